@@ -1,0 +1,22 @@
+#ifndef RATEQUANT_KV_BIT_WIDTH_H_
+#define RATEQUANT_KV_BIT_WIDTH_H_
+
+namespace ratequant::kv {
+
+// A code width is a number of bits per element, 1 to 8. 16 means that the
+// element is stored as fp16, without a quantizer. 0 and 9 to 15 don't exist.
+inline constexpr int kMinCodeWidth = 1;
+inline constexpr int kMaxCodeWidth = 8;
+inline constexpr int kFp16Width = 16;
+
+constexpr bool IsCodeWidth(int bits) {
+  return bits >= kMinCodeWidth && bits <= kMaxCodeWidth;
+}
+
+constexpr bool IsStorageWidth(int bits) {
+  return IsCodeWidth(bits) || bits == kFp16Width;
+}
+
+}  // namespace ratequant::kv
+
+#endif  // RATEQUANT_KV_BIT_WIDTH_H_

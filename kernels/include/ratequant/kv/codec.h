@@ -1,0 +1,84 @@
+#ifndef RATEQUANT_KV_CODEC_H_
+#define RATEQUANT_KV_CODEC_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "ratequant/kv/quantizer.h"
+#include "ratequant/kv/tensor.h"
+
+namespace ratequant::kv {
+
+// Version of the packed byte layout, kernels/FORMAT.md. A buffer of any other
+// version is refused.
+inline constexpr uint32_t kFormatVersion = 1;
+
+// Which implementation runs. All give the same bytes.
+enum class Backend { kReference, kSimd };
+
+// A section is the packed form of one page of one group: `page_tokens` rows of
+// `head_dim` channels, parameters first, then one row of codes per token
+// (kernels/FORMAT.md). All sizes in bytes.
+struct SectionLayout {
+  size_t params_bytes = 0;  // scales, zero points, norms
+  size_t row_bytes = 0;     // codes of one token
+  size_t codes_offset = 0;  // first row, a multiple of 16
+  size_t section_bytes = 0; // the whole, a multiple of 16
+};
+
+// Quantizes and dequantizes the rows of one group. Immutable after creation
+// and thread-safe: any number of threads may use one codec on different
+// sections, or read the same section.
+class Codec {
+ public:
+  struct Options {
+    QuantizerSpec quantizer;  // ignored at width 16
+    Tensor tensor = Tensor::kKey;
+    int width = 4;  // 1..8, or 16
+    int head_dim = 0;
+    int page_tokens = 32;
+    Backend backend = Backend::kSimd;
+  };
+
+  // INVALID_ARGUMENT names the value that isn't supported and what is.
+  static absl::StatusOr<std::unique_ptr<Codec>> Create(const Options& options);
+
+  virtual ~Codec() = default;
+
+  virtual const Options& options() const = 0;
+  virtual const SectionLayout& layout() const = 0;
+
+  // Tokens that must be encoded together, aligned to a multiple of it within
+  // the page: group_size for K under kivi, 1 otherwise.
+  virtual int token_granule() const = 0;
+
+  // Encodes rows [first, first + count) of a page into `section`
+  // (layout().section_bytes). `rows` holds `count` rows. Rows below
+  // `skip_tokens` (sinks) are left out of every range and norm; their codes are
+  // 0 and, for per-token quantizers, their parameters 0.
+  // first and count are multiples of token_granule(). INVALID_ARGUMENT for a
+  // bad range; DATA_LOSS for a NaN, an Inf or a magnitude above 65504 (fp16's
+  // largest), naming the row and channel. On error the rows' bytes in `section`
+  // are unspecified, other rows untouched.
+  virtual absl::Status Encode(const ConstRows& rows, int first, int count,
+                              int skip_tokens,
+                              absl::Span<uint8_t> section) const = 0;
+
+  // Decodes rows [first, first + count) into `out`, in the original basis
+  // (rotations undone). Any range. INVALID_ARGUMENT for a bad range.
+  virtual absl::Status Decode(absl::Span<const uint8_t> section, int first,
+                              int count, const MutableRows& out) const = 0;
+};
+
+// Layout without building a codec; same errors as Codec::Create.
+absl::StatusOr<SectionLayout> ComputeSectionLayout(
+    const QuantizerSpec& quantizer, Tensor tensor, int width, int head_dim,
+    int page_tokens);
+
+}  // namespace ratequant::kv
+
+#endif  // RATEQUANT_KV_CODEC_H_

@@ -1,0 +1,76 @@
+#ifndef RATEQUANT_KV_DISTORTION_H_
+#define RATEQUANT_KV_DISTORTION_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ratequant/kv/codec.h"
+#include "ratequant/kv/quantizer.h"
+#include "ratequant/kv/tensor.h"
+
+namespace ratequant::kv {
+
+// Distortion of all groups under one quantizer. Arrays are
+// [num_groups][widths], row-major; group = (layer * kv_heads + head) * 2 + (V).
+// With e = dequantized - original and y the gradient of the summed loss:
+struct DistortionTable {
+  QuantizerSpec quantizer;
+  std::vector<int> widths;  // ascending
+  std::vector<double> mse;  // mean over tokens and channels of e^2
+  std::vector<double> c1;   // mean over tokens of sum over channels of (y e)^2
+  std::vector<double> c2;   // mean over tokens of (sum over channels of y e)^2
+};
+
+// Everything a calibration measures (method: "Distortion, weights, curves";
+// paper section 3.3). Sink tokens are left out.
+struct DistortionTables {
+  std::vector<double> g2;  // [num_groups] mean over tokens, channels of y^2
+  std::vector<double> x2;  // [num_groups] mean over tokens, channels of x^2
+  std::vector<DistortionTable> tables;
+};
+
+// Accumulates distortion over layers and sequences: every quantizer and width
+// in one pass over the tensors. Sums are in double and don't depend on the
+// number of threads. Thread-compatible: one call at a time.
+class DistortionSweep {
+ public:
+  struct Options {
+    int layers = 0;
+    int kv_heads = 0;
+    int head_dim = 0;
+    int sink_tokens = 4;
+    std::vector<QuantizerSpec> quantizers;  // at least one
+    std::vector<int> widths;                // ascending, 1..8; empty: 1..8
+    int threads = 0;                        // 0: one per core
+    Backend backend = Backend::kSimd;
+  };
+
+  // INVALID_ARGUMENT names the value that isn't supported and what is.
+  static absl::StatusOr<std::unique_ptr<DistortionSweep>> Create(
+      const Options& options);
+
+  virtual ~DistortionSweep() = default;
+
+  // Adds one layer of one sequence. `values` and `gradients` are
+  // [kv_heads, tokens, head_dim], dense, of `dtype`; token 0 is the first of
+  // the sequence. tokens must be a multiple of 32 and above sink_tokens.
+  // DATA_LOSS for a NaN or Inf (or, in values, a magnitude above 65504), naming
+  // layer, head, tensor, token and channel, and whether it is a gradient;
+  // nothing is added then.
+  virtual absl::Status Add(int layer, Tensor tensor, int tokens,
+                           const void* values, const void* gradients,
+                           DType dtype) = 0;
+
+  // The means over everything added. FAILED_PRECONDITION when a group got
+  // nothing, or not as many tokens as the others; DATA_LOSS when all values of
+  // a tensor of a layer were zero, naming it (a dead tensor means a broken
+  // capture).
+  virtual absl::StatusOr<DistortionTables> Finish() const = 0;
+};
+
+}  // namespace ratequant::kv
+
+#endif  // RATEQUANT_KV_DISTORTION_H_

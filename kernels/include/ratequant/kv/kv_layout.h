@@ -1,0 +1,72 @@
+#ifndef RATEQUANT_KV_KV_LAYOUT_H_
+#define RATEQUANT_KV_KV_LAYOUT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ratequant/kv/codec.h"
+#include "ratequant/kv/quantizer.h"
+
+namespace ratequant::kv {
+
+// Shape of a model's KV cache.
+struct KvGeometry {
+  int layers = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+};
+
+// The format of one group.
+struct GroupFormat {
+  QuantizerSpec quantizer;  // ignored at width 16
+  int width = kFp16Width;   // 1..8, or 16
+};
+
+// How a cache stores its tokens. Groups are in the order
+// (layer * kv_heads + head) * 2 + (V ? 1 : 0).
+struct KvCacheConfig {
+  KvGeometry geometry;
+  std::vector<GroupFormat> groups;  // [layers * kv_heads * 2]
+  int page_tokens = 32;
+  int sink_tokens = 4;  // first tokens of a sequence, kept in fp16
+  int window = 32;      // newest tokens, kept in fp16
+};
+
+// Where each group's section lies in its layer's page.
+struct LayerLayout {
+  std::vector<size_t> section_offset;  // [kv_heads * 2], multiples of 16
+  std::vector<SectionLayout> section;  // [kv_heads * 2]
+  size_t page_bytes = 0;               // bytes of one page of this layer
+};
+
+struct KvLayout {
+  std::vector<LayerLayout> layers;
+
+  // Bytes of one page over all layers.
+  size_t page_bytes() const;
+};
+
+// INVALID_ARGUMENT names the layer and head and what isn't supported, or how
+// many groups the geometry needs when `groups` has another number.
+absl::StatusOr<KvLayout> ComputeKvLayout(const KvCacheConfig& config);
+
+// Tokens of a sequence of `length` tokens that are in packed pages: whole
+// blocks of `block_tokens` that have left the window.
+// block_tokens is 1 for per-token quantizers, group_size for K under kivi.
+int64_t PackedTokens(const KvCacheConfig& config, int64_t length,
+                     int block_tokens);
+
+// Bytes a sequence of `length` tokens occupies: packed pages, whole, for the
+// tokens older than the window, and fp16 for sinks and window. This is what
+// budgets are counted in:
+//   ceil(max(0, length - window) / page_tokens) * page_bytes
+//   + min(length, sink_tokens + window) * layers * kv_heads * 2 * head_dim * 2
+int64_t SequenceBytes(const KvCacheConfig& config, const KvLayout& layout,
+                      int64_t length);
+
+}  // namespace ratequant::kv
+
+#endif  // RATEQUANT_KV_KV_LAYOUT_H_
