@@ -49,13 +49,16 @@ struct KvLayout {
   size_t page_bytes() const;
 };
 
-// INVALID_ARGUMENT names the layer and head and what isn't supported, or how
-// many groups the geometry needs when `groups` has another number.
+// The layout of every page. INVALID_ARGUMENT names the layer, head and tensor
+// and what isn't supported, how many groups the geometry needs when `groups`
+// has another number, or which of geometry, sink_tokens and window is out of
+// range.
 absl::StatusOr<KvLayout> ComputeKvLayout(const KvCacheConfig& config);
 
 // Tokens of a sequence of `length` tokens that are in packed pages: whole
 // blocks of `block_tokens` that have left the window.
 // block_tokens is 1 for per-token quantizers, group_size for K under kivi.
+// Sink tokens count: their place in the page stays empty.
 int64_t PackedTokens(const KvCacheConfig& config, int64_t length,
                      int block_tokens);
 
@@ -64,6 +67,8 @@ int64_t PackedTokens(const KvCacheConfig& config, int64_t length,
 // budgets are counted in:
 //   ceil(max(0, length - window) / page_tokens) * page_bytes
 //   + min(length, sink_tokens + window) * layers * kv_heads * 2 * head_dim * 2
+// kivi K tokens that wait for their group to close aren't counted: at most
+// group_size - 1 per group, whatever the length.
 int64_t SequenceBytes(const KvCacheConfig& config, const KvLayout& layout,
                       int64_t length);
 
