@@ -1,0 +1,101 @@
+#include "services/common/resource_names.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "services/common/status.h"
+
+namespace ratequant {
+namespace {
+
+constexpr size_t kMaxModelIdLength = 128;
+constexpr size_t kMaxQuotedLength = 200;
+
+absl::Status BadName(absl::string_view name, absl::string_view field,
+                     absl::string_view expected) {
+  if (name.empty()) {
+    return FieldError("INVALID_NAME", field,
+                      absl::StrCat("is empty; expected ", expected));
+  }
+  return FieldError("INVALID_NAME", field,
+                    absl::StrCat("'", name.substr(0, kMaxQuotedLength),
+                                 "' isn't ", expected));
+}
+
+// Splits "models/{model}/{collection}/{id}"; only the model id is checked.
+bool SplitChild(absl::string_view name, absl::string_view collection,
+                ChildName* out) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(name, '/');
+  if (parts.size() != 4 || parts[0] != "models" || parts[2] != collection ||
+      !IsModelId(parts[1])) {
+    return false;
+  }
+  out->model = std::string(parts[1]);
+  out->id = std::string(parts[3]);
+  return true;
+}
+
+}  // namespace
+
+bool IsModelId(absl::string_view id) {
+  if (id.empty() || id.size() > kMaxModelIdLength) return false;
+  if (!absl::ascii_isalnum(static_cast<unsigned char>(id[0]))) return false;
+  return std::all_of(id.begin(), id.end(), [](unsigned char c) {
+    return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
+  });
+}
+
+bool IsDigest(absl::string_view id) {
+  return id.size() == 64 && std::all_of(id.begin(), id.end(), [](char c) {
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+         });
+}
+
+std::string ModelName(absl::string_view model) {
+  return absl::StrCat("models/", model);
+}
+
+std::string CalibrationName(absl::string_view model, absl::string_view id) {
+  return absl::StrCat("models/", model, "/calibrations/", id);
+}
+
+std::string BitMapName(absl::string_view model, absl::string_view id) {
+  return absl::StrCat("models/", model, "/bitMaps/", id);
+}
+
+absl::StatusOr<std::string> ParseModelName(absl::string_view name,
+                                           absl::string_view field) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(name, '/');
+  if (parts.size() == 2 && parts[0] == "models" && IsModelId(parts[1])) {
+    return std::string(parts[1]);
+  }
+  return BadName(name, field,
+                 "models/{model} with a model id of 1 to 128 letters, digits, "
+                 "'.', '_' and '-', the first a letter or digit");
+}
+
+absl::StatusOr<ChildName> ParseCalibrationName(absl::string_view name,
+                                               absl::string_view field) {
+  ChildName child;
+  if (SplitChild(name, "calibrations", &child) &&
+      (IsDigest(child.id) || child.id == kLatestCalibration)) {
+    return child;
+  }
+  return BadName(name, field,
+                 "models/{model}/calibrations/{calibration} with 64 lower-case "
+                 "hexadecimal digits or 'latest'");
+}
+
+absl::StatusOr<ChildName> ParseBitMapName(absl::string_view name,
+                                          absl::string_view field) {
+  ChildName child;
+  if (SplitChild(name, "bitMaps", &child) && IsDigest(child.id)) return child;
+  return BadName(name, field,
+                 "models/{model}/bitMaps/{bit_map} with 64 lower-case "
+                 "hexadecimal digits");
+}
+
+}  // namespace ratequant

@@ -1,0 +1,85 @@
+#ifndef RATEQUANT_SERVICES_COMMON_SERVER_H_
+#define RATEQUANT_SERVICES_COMMON_SERVER_H_
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "grpcpp/impl/codegen/service_type.h"
+#include "grpcpp/server.h"
+
+namespace ratequant {
+
+// Where and how a server listens.
+struct ServerOptions {
+  // "IPv4:port", "[IPv6]:port" or "localhost:port"; port 0 lets the system
+  // choose.
+  std::string address = "127.0.0.1:0";
+
+  // Allows an address that isn't loopback. Traffic is plaintext and there is no
+  // authentication.
+  bool insecure = false;
+
+  // When not empty, the port is written here ("50061\n"), by rename, once the
+  // server accepts calls. Removed by Shutdown.
+  std::string port_file;
+
+  // Largest message taken and sent.
+  int max_message_bytes = 64 << 20;
+};
+
+// One gRPC service and its full name, for health: take it from
+// `v1::RegistryService::service_full_name()`.
+struct NamedService {
+  grpc::Service* service = nullptr;
+  std::string name;
+};
+
+// A running gRPC server with health checking (grpc.health.v1: one status for
+// the whole server and one for each service) and reflection.
+//
+// Thread-safe. The services must outlive it.
+class Server {
+ public:
+  // Starts and answers SERVING. INVALID_ARGUMENT for a bad address;
+  // PERMISSION_DENIED (INSECURE_ADDRESS) for one that isn't loopback without
+  // `insecure`; UNAVAILABLE (ADDRESS_UNAVAILABLE) when it can't be listened on,
+  // for example because the port is in use; an error when the port file can't
+  // be written.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(
+      const ServerOptions& options, const std::vector<NamedService>& services);
+
+  // Shuts down at once when Shutdown has not been called.
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // The port it listens on.
+  int port() const { return port_; }
+
+  // "host:port" with the real port.
+  const std::string& address() const { return address_; }
+
+  // Sets what health checks see, for the server and every service.
+  void SetServing(bool serving);
+
+  // Answers NOT_SERVING and takes no new calls, lets running calls finish for
+  // `grace`, cancels the rest and returns when none runs. May be called again.
+  void Shutdown(std::chrono::milliseconds grace);
+
+ private:
+  Server() = default;
+
+  std::unique_ptr<grpc::Server> server_;
+  std::vector<std::string> names_;
+  std::string address_;
+  std::string port_file_;
+  int port_ = 0;
+};
+
+}  // namespace ratequant
+
+#endif  // RATEQUANT_SERVICES_COMMON_SERVER_H_
