@@ -1,0 +1,352 @@
+"""The Python client of the allocator and the calibration worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import grpc
+
+from ratequant.errors import RateQuantError
+from ratequant.names import calibration_name, model_name
+from ratequant.progress import CalibrationProgress
+from ratequant.quantizer import parse_quantizer
+from ratequant.retry import RetryPolicy
+from ratequant.v1 import (
+    allocation_service_pb2 as allocation,
+    allocation_service_pb2_grpc as allocation_grpc,
+    bit_map_pb2,
+    calibration_pb2,
+    calibration_service_pb2 as worker,
+    calibration_service_pb2_grpc as worker_grpc,
+    model_pb2,
+)
+
+ENDPOINT_VARIABLE = "RATEQUANT_ENDPOINT"
+WORKER_ENDPOINT_VARIABLE = "RATEQUANT_WORKER_ENDPOINT"
+
+OBJECTIVES = {
+    "loss-projected": bit_map_pb2.Policy.LOSS_PROJECTED,
+    "measured": bit_map_pb2.Policy.MEASURED,
+    "paper": bit_map_pb2.Policy.PAPER,
+}
+STRATEGIES = {
+    "allocated": bit_map_pb2.Policy.ALLOCATED,
+    "uniform": bit_map_pb2.Policy.UNIFORM,
+    "k-ceil-v-floor": bit_map_pb2.Policy.K_CEIL_V_FLOOR,
+    "layer-wise": bit_map_pb2.Policy.LAYER_WISE,
+}
+
+_CHANNEL_OPTIONS = [
+    # Calibrations of large models are a few MiB; calibration texts too.
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    # One retry mechanism: RetryPolicy.
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+
+
+class Client:
+    """Synchronous client of `ratequant-allocator` and `ratequant-worker`.
+
+    Channels connect on the first call. Reads are retried with backoff while a
+    service is UNAVAILABLE; calls that change something are made once.
+
+    Every method raises RateQuantError when a call fails and ValueError for an
+    argument that can't be right (no call is made then). Thread-safe. Use as a
+    context manager, or call `close`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        worker_endpoint: str | None = None,
+        *,
+        timeout: float = 30.0,
+        retry: RetryPolicy | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ):
+        """
+        Args:
+          endpoint: the allocator as host:port; default $RATEQUANT_ENDPOINT.
+          worker_endpoint: the worker as host:port; default
+            $RATEQUANT_WORKER_ENDPOINT. Needed only to calibrate.
+          timeout: deadline of each method in seconds, retries included.
+          retry: how reads are retried.
+          credentials: TLS credentials; plain text without.
+        """
+        self._endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE, "")
+        self._worker_endpoint = worker_endpoint or os.environ.get(WORKER_ENDPOINT_VARIABLE, "")
+        self._timeout = timeout
+        self._retry = retry or RetryPolicy()
+        self._credentials = credentials
+        self._channels: list[grpc.Channel] = []
+        self._registry = self._allocation = self._worker = None
+        if self._endpoint:
+            channel = self._open(self._endpoint)
+            self._registry = allocation_grpc.RegistryServiceStub(channel)
+            self._allocation = allocation_grpc.AllocationServiceStub(channel)
+        if self._worker_endpoint:
+            self._worker = worker_grpc.CalibrationServiceStub(self._open(self._worker_endpoint))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the channels; calls still running are cancelled."""
+        for channel in self._channels:
+            channel.close()
+
+    # Registry
+
+    def list_models(self) -> Iterator[model_pb2.Model]:
+        """Yields all models in the order of their ids, page by page."""
+        request = allocation.ListModelsRequest()
+        while True:
+            page = self._read(self._need_registry().ListModels, request)
+            yield from page.models
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def get_model(self, model: str) -> model_pb2.Model:
+        """Returns one model, by id, hub name or resource name."""
+        request = allocation.GetModelRequest(name=model_name(model))
+        return self._read(self._need_registry().GetModel, request)
+
+    def list_calibrations(self, model: str) -> Iterator[calibration_pb2.Calibration]:
+        """Yields a model's calibrations, newest first, without their tables."""
+        request = allocation.ListCalibrationsRequest(parent=model_name(model))
+        while True:
+            page = self._read(self._need_registry().ListCalibrations, request)
+            yield from page.calibrations
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def get_calibration(self, model: str, calibration: str = "latest") -> calibration_pb2.Calibration:
+        """Returns one calibration with its tables. `calibration` is an id, a
+        full resource name, or "latest"."""
+        request = allocation.GetCalibrationRequest(name=calibration_name(model, calibration))
+        return self._read(self._need_registry().GetCalibration, request)
+
+    def create_calibration(
+        self, model: str, calibration: calibration_pb2.Calibration
+    ) -> calibration_pb2.Calibration:
+        """Stores a calibration and returns it under its name. Storing the same
+        content again returns the stored one."""
+        request = allocation.CreateCalibrationRequest(parent=model_name(model), calibration=calibration)
+        return self._once(self._need_registry().CreateCalibration, request)
+
+    def delete_calibration(self, model: str, calibration: str) -> None:
+        """Deletes a calibration and the bit maps solved from it."""
+        request = allocation.DeleteCalibrationRequest(name=calibration_name(model, calibration))
+        self._once(self._need_registry().DeleteCalibration, request)
+
+    # Allocation
+
+    def get_bit_map(
+        self,
+        model: str,
+        *,
+        effective_bits: float | None = None,
+        code_bits: float | None = None,
+        bytes_per_token: float | None = None,
+        max_loss_increase: float | None = None,
+        quantizers: Sequence[str] = (),
+        objective: str = "loss-projected",
+        strategy: str = "allocated",
+        separate_key_value: bool = False,
+        min_width: int = 0,
+        max_width: int = 0,
+        include_continuous: bool = False,
+        calibration: str = "",
+        sink_tokens: int | None = None,
+        window: int | None = None,
+        context_tokens: int = 0,
+        known_etag: str = "",
+    ) -> bit_map_pb2.BitMap | None:
+        """Returns the best bit map within one budget.
+
+        Exactly one budget is given: `effective_bits` (stored bits per element,
+        everything counted), `code_bits` (average code width; one quantizer),
+        `bytes_per_token`, or `max_loss_increase` (nats per token).
+
+        Args:
+          quantizers: the quantizers the map may use, as "kivi" or
+            "turboquant:seed=7"; empty allows all that were calibrated.
+          objective: "loss-projected", "measured" or "paper".
+          strategy: "allocated", "uniform", "k-ceil-v-floor" or "layer-wise".
+          separate_key_value: K and V each get the budget.
+          min_width, max_width: bounds of every group's width; 0 is the default.
+          include_continuous: also return the continuous solution.
+          calibration: an id or full name; empty means the newest.
+          sink_tokens: must equal the calibration's; None takes the calibration's.
+          window: newest tokens kept in fp16; None means 32.
+          context_tokens: context at which bytes are counted; 0 means 4096.
+          known_etag: the id of a map already held.
+
+        Returns:
+          The map; None when the map named by `known_etag` still is the answer.
+        """
+        budgets = {
+            "effective_bits": effective_bits,
+            "code_bits": code_bits,
+            "bytes_per_token": bytes_per_token,
+            "max_loss_increase": max_loss_increase,
+        }
+        given = {key: value for key, value in budgets.items() if value is not None}
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(budgets)}; got {', '.join(given) or 'none'}")
+        request = allocation.GetBitMapRequest(
+            model=model_name(model),
+            calibration=calibration_name(model, calibration) if calibration else "",
+            quantizers=[parse_quantizer(q) for q in quantizers],
+            budget=bit_map_pb2.Budget(**given),
+            policy=_policy(objective, strategy, separate_key_value, min_width, max_width, include_continuous),
+            cache=_cache_config(sink_tokens, window, context_tokens),
+            known_etag=known_etag,
+        )
+        response = self._read(self._need_allocation().GetBitMap, request)
+        return response.bit_map if response.WhichOneof("result") == "bit_map" else None
+
+    def get_rate_distortion_curve(
+        self,
+        model: str,
+        *,
+        quantizers: Sequence[str] = (),
+        objective: str = "loss-projected",
+        separate_key_value: bool = False,
+        min_width: int = 0,
+        max_width: int = 0,
+        calibration: str = "",
+        sink_tokens: int | None = None,
+        window: int | None = None,
+        context_tokens: int = 0,
+        max_points: int = 0,
+    ) -> allocation.RateDistortionCurve:
+        """Returns predicted loss against cost for every budget at once, cheapest
+        first. Arguments as for `get_bit_map`; `max_points` 0 returns every
+        breakpoint."""
+        request = allocation.GetRateDistortionCurveRequest(
+            model=model_name(model),
+            calibration=calibration_name(model, calibration) if calibration else "",
+            quantizers=[parse_quantizer(q) for q in quantizers],
+            policy=_policy(objective, "allocated", separate_key_value, min_width, max_width, False),
+            cache=_cache_config(sink_tokens, window, context_tokens),
+            max_points=max_points,
+        )
+        return self._read(self._need_allocation().GetRateDistortionCurve, request)
+
+    # Calibration
+
+    def calibrate_model(
+        self,
+        model: str,
+        model_path: str,
+        text: str,
+        *,
+        quantizers: Sequence[str] = (),
+        sequences: int = 16,
+        sequence_length: int = 512,
+        sink_tokens: int = 4,
+        timeout: float = 3600.0,
+    ) -> Iterator[CalibrationProgress]:
+        """Calibrates a model the worker can read and yields progress; the last
+        item has phase DONE and names the calibration. Closing the iterator
+        cancels the work.
+
+        Args:
+          model: the id it is stored under.
+          model_path: Hugging Face folder, inside the worker's model root.
+          text: calibration text, at least sequences * sequence_length tokens.
+          quantizers: quantizers to measure; empty means all that fit the model.
+          timeout: deadline of the whole calibration in seconds.
+        """
+        request = worker.CalibrateModelRequest(
+            model=model_name(model),
+            model_path=model_path,
+            text=text,
+            options=worker.CalibrateOptions(
+                quantizers=[parse_quantizer(q) for q in quantizers],
+                sequences=sequences,
+                sequence_length=sequence_length,
+                sink_tokens=sink_tokens,
+            ),
+        )
+        if self._worker is None:
+            raise ValueError(f"no worker endpoint: pass worker_endpoint or set {WORKER_ENDPOINT_VARIABLE}")
+        return self._stream(self._worker.CalibrateModel, request, timeout)
+
+    def _stream(self, method, request, timeout: float) -> Iterator[CalibrationProgress]:
+        call = method(request, timeout=timeout)
+        try:
+            for message in call:
+                yield CalibrationProgress.from_message(message)
+        except grpc.RpcError as error:
+            raise RateQuantError.from_rpc(error, f"worker {self._worker_endpoint}") from error
+        finally:
+            call.cancel()
+
+    # Channels and calls
+
+    def _open(self, endpoint: str) -> grpc.Channel:
+        if self._credentials is None:
+            channel = grpc.insecure_channel(endpoint, options=_CHANNEL_OPTIONS)
+        else:
+            channel = grpc.secure_channel(endpoint, self._credentials, options=_CHANNEL_OPTIONS)
+        self._channels.append(channel)
+        return channel
+
+    def _need_registry(self) -> allocation_grpc.RegistryServiceStub:
+        self._need_allocation()
+        return self._registry
+
+    def _need_allocation(self) -> allocation_grpc.AllocationServiceStub:
+        if self._allocation is None:
+            raise ValueError(f"no allocator endpoint: pass endpoint or set {ENDPOINT_VARIABLE}")
+        return self._allocation
+
+    def _read(self, method, request):
+        return self._guard(
+            lambda: self._retry.call(lambda left: method(request, timeout=left), self._timeout)
+        )
+
+    def _once(self, method, request):
+        return self._guard(lambda: method(request, timeout=self._timeout))
+
+    def _guard(self, call):
+        try:
+            return call()
+        except grpc.RpcError as error:
+            raise RateQuantError.from_rpc(error, f"allocator {self._endpoint}") from error
+
+
+def _choice(what: str, value: str, choices: dict[str, int]) -> int:
+    if value not in choices:
+        raise ValueError(f"unknown {what} '{value}'; supported: {', '.join(choices)}")
+    return choices[value]
+
+
+def _policy(
+    objective: str, strategy: str, separate: bool, min_width: int, max_width: int, continuous: bool
+) -> bit_map_pb2.Policy:
+    return bit_map_pb2.Policy(
+        objective=_choice("objective", objective, OBJECTIVES),
+        strategy=_choice("strategy", strategy, STRATEGIES),
+        separate_key_value=separate,
+        min_width=min_width,
+        max_width=max_width,
+        include_continuous=continuous,
+    )
+
+
+def _cache_config(sink_tokens: int | None, window: int | None, context_tokens: int) -> bit_map_pb2.CacheConfig:
+    return bit_map_pb2.CacheConfig(sink_tokens=sink_tokens, window=window, context_tokens=context_tokens)
+

@@ -1,0 +1,77 @@
+"""The calibration an evaluation takes its bit maps from: a stored one that
+fits, or a new one."""
+
+from __future__ import annotations
+
+import hashlib
+
+import grpc
+import numpy as np
+
+from ratequant.client import Client
+from ratequant.errors import RateQuantError
+from ratequant.evaluate.options import EvaluateOptions
+from ratequant.evaluate.status import Status
+from ratequant.quantizer import quantizer_name
+from ratequant.v1 import calibration_pb2
+
+
+def token_digest(tokens: list[int]) -> str:
+    """SHA-256 of token ids as little-endian int32, hexadecimal."""
+    return hashlib.sha256(np.asarray(tokens, dtype="<i4").tobytes()).hexdigest()
+
+
+def find_calibration(client: Client, options: EvaluateOptions, digest: str) -> str | None:
+    """Resource name of the newest stored calibration that was made from the
+    same tokens with the same options and knows all quantizers; else None."""
+    try:
+        for calibration in client.list_calibrations(options.model_name):
+            if _fits(calibration, options, digest):
+                return calibration.name
+    except RateQuantError as error:
+        if error.code != grpc.StatusCode.NOT_FOUND:
+            raise
+    return None
+
+
+def _fits(calibration: calibration_pb2.Calibration, options: EvaluateOptions, digest: str) -> bool:
+    capture = calibration.capture
+    measured = {quantizer_name(table.quantizer) for table in calibration.tables}
+    return (
+        capture.sequences == options.calibration_sequences
+        and capture.sequence_length == options.calibration_sequence_length
+        and capture.sink_tokens == options.sinks
+        and capture.token_digest == digest
+        and measured.issuperset(options.quantizers)
+    )
+
+
+def calibrate(client: Client, options: EvaluateOptions, text: str, status: Status) -> str:
+    """Calibrates the model with the worker and returns the calibration's
+    resource name.
+
+    Raises:
+      RateQuantError: the calibration failed or could not be published.
+    """
+    status.phase(f"calibrating {options.model_name.removeprefix('models/')}")
+    last = None
+    for last in client.calibrate_model(
+        options.model_name,
+        options.model,
+        text,
+        quantizers=options.quantizers,
+        sequences=options.calibration_sequences,
+        sequence_length=options.calibration_sequence_length,
+        sink_tokens=options.sinks,
+    ):
+        status.update(last.tokens_done, last.tokens_total, f"calibrating: {last.phase.lower()}")
+    if last is None or last.phase != "DONE":
+        raise RateQuantError(grpc.StatusCode.INTERNAL, "the worker ended the calibration without a result")
+    if not last.published:
+        raise RateQuantError(
+            grpc.StatusCode.UNAVAILABLE,
+            f"the worker made {last.calibration} but could not publish it to the allocator; it keeps it on disk",
+        )
+    for warning in last.warnings:
+        status.note(f"calibration: {warning}")
+    return last.calibration

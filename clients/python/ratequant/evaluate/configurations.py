@@ -1,0 +1,118 @@
+"""The configurations an evaluation compares, and their bit maps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from ratequant.client import Client
+from ratequant.errors import RateQuantError
+from ratequant.evaluate.options import BASELINE, STRATEGIES, EvaluateOptions
+from ratequant.v1 import bit_map_pb2
+
+ANY = "any"
+
+# Answers that say "there is no such map", and not that something is wrong.
+_NO_SUCH_MAP = {
+    "BUDGET_BELOW_MINIMUM",
+    "BUDGET_ABOVE_MAXIMUM",
+    "BUDGET_NEEDS_ONE_QUANTIZER",
+    "OBJECTIVE_NEEDS_ONE_QUANTIZER",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """One query: a quantizer (or "any" of the compared ones), a strategy and a
+    budget of kind "code_bits" or "effective_bits"."""
+
+    quantizer: str
+    strategy: str
+    budget_kind: str
+    budget: float
+
+    @property
+    def uniform(self) -> Configuration:
+        """What this one's difference is taken to: uniform at the same budget."""
+        return dataclasses.replace(self, strategy="uniform")
+
+    def __str__(self) -> str:
+        return f"{self.quantizer} {self.budget:g} {self.budget_kind.replace('_', ' ')} {self.strategy}"
+
+
+def configurations(options: EvaluateOptions) -> list[Configuration]:
+    """All configurations in the order of the rows: first the code widths of
+    every quantizer, then "any" beside every quantizer at each number of
+    effective bits. Uniform is always among them."""
+    strategies = ["uniform"] + [s for s in options.strategies if s not in ("uniform", BASELINE)]
+    by_code_bits = [
+        Configuration(quantizer, strategy, "code_bits", bits)
+        for quantizer in options.quantizers
+        for bits in options.code_bits
+        for strategy in strategies
+    ]
+    by_effective_bits = [
+        Configuration(quantizer, strategy, "effective_bits", bits)
+        for bits in options.effective_bits
+        for quantizer in (ANY, *options.quantizers)
+        for strategy in strategies
+    ]
+    return by_code_bits + by_effective_bits
+
+
+@dataclasses.dataclass
+class Maps:
+    """Bit maps by configuration, and why the others have none."""
+
+    maps: dict[Configuration, bit_map_pb2.BitMap]
+    skipped: dict[Configuration, str]
+
+    @property
+    def distinct(self) -> dict[str, bit_map_pb2.BitMap]:
+        """Every different map once, by resource name."""
+        return {bit_map.name: bit_map for bit_map in self.maps.values()}
+
+
+def fetch_maps(
+    client: Client,
+    options: EvaluateOptions,
+    calibration: str,
+    report: Callable[[str], None] = lambda text: None,
+) -> Maps:
+    """Asks the allocator for the map of every configuration.
+
+    Raises:
+      RateQuantError: the allocator failed, or has no map for any of them.
+    """
+    found = Maps({}, {})
+    last_error = None
+    for configuration in configurations(options):
+        try:
+            found.maps[configuration] = _fetch(client, options, calibration, configuration)
+        except RateQuantError as error:
+            if error.reason not in _NO_SUCH_MAP:
+                raise
+            last_error = error
+            found.skipped[configuration] = error.message
+            report(f"no map for {configuration}: {error.message}")
+    if not found.maps and last_error is not None:
+        raise last_error
+    return found
+
+
+def _fetch(
+    client: Client, options: EvaluateOptions, calibration: str, configuration: Configuration
+) -> bit_map_pb2.BitMap:
+    objective, strategy = STRATEGIES[configuration.strategy]
+    quantizers = options.quantizers if configuration.quantizer == ANY else (configuration.quantizer,)
+    return client.get_bit_map(
+        options.model_name,
+        **{configuration.budget_kind: configuration.budget},
+        quantizers=quantizers,
+        objective=objective,
+        strategy=strategy,
+        calibration=calibration,
+        sink_tokens=options.sinks,
+        window=options.window,
+        context_tokens=options.context_tokens,
+    )

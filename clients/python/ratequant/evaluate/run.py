@@ -1,0 +1,268 @@
+"""The evaluation itself: calibration, bit maps, losses, rows."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from ratequant.cache import RateQuantCache
+from ratequant.client import Client
+from ratequant.errors import RateQuantError
+from ratequant.evaluate.bundle import Bundle
+from ratequant.evaluate.calibrating import calibrate, find_calibration, token_digest
+from ratequant.evaluate.configurations import ANY, Configuration, Maps, fetch_maps
+from ratequant.evaluate.options import BASELINE, EvaluateOptions
+from ratequant.evaluate.paired import paired_difference
+from ratequant.evaluate.perplexity import load_model, streaming_losses
+from ratequant.evaluate.status import Status
+from ratequant.services import Services
+from ratequant.text import encode_text
+from ratequant.v1 import bit_map_pb2, model_pb2
+
+_CURVE_POINTS = 200
+# Sequences that run at once: more gain nothing on a CPU and cost memory.
+_BATCH_SIZE = 8
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+      rows: one dict for each configuration that has a map, fp32 first; keys in
+        `row_keys`.
+      skipped: why the other configurations have no map.
+      bundle: the calibration, maps and curves behind the rows.
+    """
+
+    rows: list[dict]
+    skipped: dict[str, str]
+    bundle: Bundle
+
+
+def evaluate(options: EvaluateOptions, status: Status | None = None) -> Evaluation:
+    """Measures the perplexity of a model whose KV cache is packed as bit maps
+    say, for every quantizer, budget and strategy.
+
+    Calibrates first unless the allocator has a calibration that fits; starts
+    the services when `options.endpoint` is empty. Every token older than the
+    window is read back from packed bytes (streaming form).
+
+    Raises:
+      ValueError: a text or the model can't be used.
+      RateQuantError: a service answered with an error.
+      ServiceError: a service could not be started, or died.
+    """
+    status = status or Status()
+    calibration_text = _read_text(options.calibrate_text, "calibration")
+    eval_text = _read_text(options.eval_text, "evaluation")
+    calibration_tokens = _tokens(
+        options, calibration_text, options.calibrate_text, "calibration",
+        options.calibration_sequences, options.calibration_sequence_length,
+    )  # fmt: skip
+    tokens = _tokens(options, eval_text, options.eval_text, "evaluation", options.sequences, options.seq_len)
+    with _connect(options) as client:
+        digest = token_digest(calibration_tokens)
+        calibration = find_calibration(client, options, digest)
+        if calibration is None:
+            calibration = calibrate(client, options, calibration_text, status)
+        maps = fetch_maps(client, options, calibration, status.note)
+        bundle = _bundle(client, options, calibration, maps)
+    losses = _measure(options, maps.distinct, torch.tensor(tokens).view(options.sequences, -1), status)
+    shared = {
+        "model": options.model_name.removeprefix("models/"),
+        "text": pathlib.Path(options.eval_text).name,
+    }
+    extra = {
+        "calibration": calibration,
+        "text_digest": hashlib.sha256(eval_text.encode()).hexdigest(),
+        "token_digest": token_digest(tokens),
+        "sinks": options.sinks,
+        "window": options.window,
+        "context_tokens": options.context_tokens,
+    }
+    rows = [_baseline_row(bundle.calibration.geometry, losses[BASELINE], shared, extra)]
+    for configuration, bit_map in maps.maps.items():
+        uniform = maps.maps.get(configuration.uniform)
+        reference = losses[uniform.name] if uniform is not None else None
+        rows.append(_row(configuration, bit_map, losses[bit_map.name], reference, losses[BASELINE], shared, extra))
+    return Evaluation(rows, {str(key): reason for key, reason in maps.skipped.items()}, bundle)
+
+
+def _read_text(path: str, what: str) -> str:
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"can't read the {what} text: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the {what} text '{path}' isn't UTF-8: {error}") from error
+    if not text.strip():
+        raise ValueError(f"the {what} text '{path}' is empty")
+    return text
+
+
+def _tokens(
+    options: EvaluateOptions, text: str, path: str, what: str, sequences: int, length: int
+) -> list[int]:
+    """The first sequences * length tokens of a text."""
+    needed = sequences * length
+    tokens = encode_text(options.model, text)
+    if len(tokens) < needed:
+        raise ValueError(
+            f"the {what} text '{path}' is too short: it has {len(tokens):,} tokens, "
+            f"{sequences} sequences of {length} need {needed:,}"
+        )
+    return tokens[:needed]
+
+
+@contextlib.contextmanager
+def _connect(options: EvaluateOptions) -> Iterator[Client]:
+    with contextlib.ExitStack() as stack:
+        services = None
+        endpoint, worker_endpoint = options.endpoint, options.worker_endpoint
+        if not endpoint:
+            root = pathlib.Path(options.model).parent
+            services = stack.enter_context(Services(root, options.data_dir or None))
+            endpoint, worker_endpoint = services.endpoint, services.worker_endpoint
+        client = stack.enter_context(Client(endpoint, worker_endpoint))
+        try:
+            yield client
+        except RateQuantError:
+            if services is not None:
+                services.check()  # a service that died says more than its client
+            raise
+
+
+def _bundle(client: Client, options: EvaluateOptions, calibration: str, maps: Maps) -> Bundle:
+    names = (ANY, *options.quantizers)
+    curves = {
+        name: client.get_rate_distortion_curve(
+            options.model_name,
+            quantizers=options.quantizers if name == ANY else (name,),
+            calibration=calibration,
+            sink_tokens=options.sinks,
+            window=options.window,
+            context_tokens=options.context_tokens,
+            max_points=_CURVE_POINTS,
+        )
+        for name in names
+    }
+    return Bundle(client.get_calibration(options.model_name, calibration), maps.distinct, curves)
+
+
+def _measure(
+    options: EvaluateOptions,
+    bit_maps: dict[str, bit_map_pb2.BitMap],
+    tokens: torch.Tensor,
+    status: Status,
+) -> dict[str, np.ndarray]:
+    """Losses by map name, and those of fp32 under BASELINE. Maps that store
+    the same bytes run once."""
+    status.phase("loading the model")
+    model = load_model(options.model)
+    batch_size = options.batch_size or min(_BATCH_SIZE, len(tokens))
+    distinct = {_stored_form(bit_map): bit_map for bit_map in bit_maps.values()}
+    runs = 1 + len(distinct)
+    status.phase(f"measuring {runs} caches over {tokens.numel():,} tokens", runs * (tokens.numel() - len(tokens)))
+
+    def run(bit_map: bit_map_pb2.BitMap | None) -> np.ndarray:
+        losses = streaming_losses(model, tokens, lambda n: _cache(model, bit_map), batch_size, status.advance)
+        if not np.isfinite(losses).all():
+            raise ValueError(f"the model gives losses that aren't finite with {bit_map.name if bit_map else 'fp32'}")
+        return losses
+
+    by_form = {form: run(bit_map) for form, bit_map in ({None: None} | distinct).items()}
+    status.clear()
+    losses = {name: by_form[_stored_form(bit_map)] for name, bit_map in bit_maps.items()}
+    return losses | {BASELINE: by_form[None]}
+
+
+def _cache(model: PreTrainedModel, bit_map: bit_map_pb2.BitMap | None) -> Cache:
+    return DynamicCache(config=model.config) if bit_map is None else RateQuantCache(bit_map)
+
+
+def _stored_form(bit_map: bit_map_pb2.BitMap) -> bytes:
+    """What decides the bytes a cache stores; two queries may meet in it."""
+    form = bit_map_pb2.BitMap(
+        geometry=bit_map.geometry,
+        quantizers=bit_map.quantizers,
+        quantizer_index=bit_map.quantizer_index,
+        width=bit_map.width,
+        cache=bit_map.cache,
+    )
+    return form.SerializeToString(deterministic=True)
+
+
+def _baseline_row(geometry: model_pb2.ModelGeometry, losses: np.ndarray, shared: dict, extra: dict) -> dict:
+    elements = geometry.layers * geometry.kv_heads * 2 * geometry.head_dim
+    return shared | {
+        "quantizer": "none",
+        "strategy": BASELINE,
+        "code_bits": 32.0,
+        "effective_bits": 32.0,
+        "bytes_per_token": 4.0 * elements,
+        **_loss_fields(losses, None),
+        "budget_kind": "none",
+        "budget": None,
+        "bit_map": "",
+        "nll": float(losses.mean()),
+        "nll_diff_to_fp": 0.0,
+        "nll_diff_to_fp_stderr": 0.0,
+        **extra,
+    }
+
+
+def _row(
+    configuration: Configuration,
+    bit_map: bit_map_pb2.BitMap,
+    losses: np.ndarray,
+    uniform: np.ndarray | None,
+    baseline: np.ndarray,
+    shared: dict,
+    extra: dict,
+) -> dict:
+    to_fp, to_fp_stderr = paired_difference(losses, baseline)
+    return shared | {
+        "quantizer": configuration.quantizer,
+        "strategy": configuration.strategy,
+        "code_bits": bit_map.code_bits,
+        "effective_bits": bit_map.effective_bits,
+        "bytes_per_token": bit_map.bytes_per_token,
+        **_loss_fields(losses, uniform),
+        "budget_kind": configuration.budget_kind,
+        "budget": configuration.budget,
+        "bit_map": bit_map.name,
+        "nll": float(losses.mean()),
+        "nll_diff_to_fp": to_fp,
+        "nll_diff_to_fp_stderr": to_fp_stderr,
+        **extra,
+    }
+
+
+def _loss_fields(losses: np.ndarray, uniform: np.ndarray | None) -> dict:
+    difference, stderr = (None, None) if uniform is None else paired_difference(losses, uniform)
+    return {
+        "tokens": int(losses.size),
+        "perplexity": math.exp(losses.mean()),
+        "nll_diff_to_uniform": difference,
+        "nll_diff_stderr": stderr,
+    }
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Raises ValueError when a file can't be written there: better before the
+    work than after it."""
+    folder = pathlib.Path(path).resolve().parent
+    if not folder.is_dir():
+        raise ValueError(f"can't write '{path}': there is no folder '{folder}'")
+    if not os.access(folder, os.W_OK) or pathlib.Path(path).is_dir():
+        raise ValueError(f"can't write '{path}'")
