@@ -1,0 +1,218 @@
+#include "services/calibration/plan.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "services/common/quantizers.h"
+#include "services/common/resource_names.h"
+#include "services/common/status.h"
+
+namespace ratequant::calibration {
+namespace {
+
+constexpr uint32_t kDefaultSequences = 16;
+constexpr uint32_t kDefaultSequenceLength = 512;
+constexpr uint32_t kDefaultSinkTokens = 4;
+
+std::string Member(absl::string_view parent, absl::string_view name) {
+  return absl::StrCat(parent, ".", name);
+}
+
+absl::Status UnsupportedShape(absl::string_view field,
+                              absl::string_view description) {
+  return FieldError("UNSUPPORTED_SHAPE", field, description);
+}
+
+absl::StatusOr<std::string> ModelId(const std::string& model) {
+  absl::string_view id = model;
+  if (absl::ConsumePrefix(&id, "models/") && IsModelId(id)) {
+    return std::string(id);
+  }
+  return FieldError("INVALID_MODEL_ID", "model",
+                    absl::StrCat("'", model,
+                                 "' is not models/{model} with {model} like "
+                                 "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"));
+}
+
+absl::StatusOr<std::vector<kv::QuantizerSpec>> Quantizers(
+    const v1::CalibrateOptions& options, absl::string_view parent) {
+  const std::string list = Member(parent, "quantizers");
+  if (options.quantizers_size() > kMaxQuantizers) {
+    return FieldError("UNSUPPORTED_QUANTIZER", list,
+                      absl::StrCat(options.quantizers_size(),
+                                   " quantizers; at most ", kMaxQuantizers));
+  }
+  std::vector<kv::QuantizerSpec> specs;
+  for (int i = 0; i < options.quantizers_size(); ++i) {
+    const std::string field = absl::StrCat(list, "[", i, "]");
+    auto canonical = CanonicalQuantizer(options.quantizers(i), field);
+    if (!canonical.ok()) return canonical.status();
+    const kv::QuantizerSpec spec = ToSpec(*canonical);
+    if (std::find(specs.begin(), specs.end(), spec) != specs.end()) {
+      return FieldError(
+          "UNSUPPORTED_QUANTIZER", field,
+          absl::StrCat(kv::QuantizerName(spec), " is listed twice"));
+    }
+    specs.push_back(spec);
+  }
+  return specs;
+}
+
+absl::Status CheckSizes(const CalibrationPlan& plan, absl::string_view parent) {
+  if (plan.sequences > kMaxSequences) {
+    return UnsupportedShape(
+        Member(parent, "sequences"),
+        absl::StrCat(plan.sequences, " sequences; at most ", kMaxSequences));
+  }
+  if (plan.sequence_length % kSequenceGranule != 0 ||
+      plan.sequence_length > kMaxSequenceLength) {
+    return UnsupportedShape(
+        Member(parent, "sequence_length"),
+        absl::StrCat(plan.sequence_length, " tokens; must be a multiple of ",
+                     kSequenceGranule, ", at most ", kMaxSequenceLength));
+  }
+  if (plan.sink_tokens >= plan.sequence_length) {
+    return UnsupportedShape(
+        Member(parent, "sink_tokens"),
+        absl::StrCat(plan.sink_tokens,
+                     " sinks leave nothing to measure in sequences of ",
+                     plan.sequence_length, " tokens"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<CalibrationPlan> MakePlan(const std::string& model,
+                                         const v1::CalibrateOptions& options,
+                                         absl::string_view options_field) {
+  auto id = ModelId(model);
+  if (!id.ok()) return id.status();
+  auto quantizers = Quantizers(options, options_field);
+  if (!quantizers.ok()) return quantizers.status();
+  CalibrationPlan plan;
+  plan.model_id = *id;
+  plan.quantizers = *quantizers;
+  plan.sequences = options.sequences() != 0 ? options.sequences() : kDefaultSequences;
+  plan.sequence_length = options.sequence_length() != 0
+                             ? options.sequence_length()
+                             : kDefaultSequenceLength;
+  plan.sink_tokens = options.has_sink_tokens() ? options.sink_tokens()
+                                               : kDefaultSinkTokens;
+  absl::Status sizes = CheckSizes(plan, options_field);
+  if (!sizes.ok()) return sizes;
+  return plan;
+}
+
+absl::Status CheckGeometry(const v1::ModelGeometry& geometry,
+                           const CalibrationPlan& plan) {
+  const uint64_t layers = geometry.layers(), heads = geometry.kv_heads();
+  if (layers == 0 || layers > kMaxLayers) {
+    return UnsupportedShape(
+        "geometry.layers",
+        absl::StrCat(layers, " layers; must be 1 to ", kMaxLayers));
+  }
+  if (heads == 0 || layers * heads * 2 > kMaxGroups) {
+    return UnsupportedShape(
+        "geometry.kv_heads",
+        absl::StrCat(heads, " KV heads; must be at least 1, and layers * "
+                            "kv_heads * 2 at most ", kMaxGroups));
+  }
+  if (geometry.query_heads() == 0 || geometry.query_heads() % heads != 0) {
+    return UnsupportedShape(
+        "geometry.query_heads",
+        absl::StrCat(geometry.query_heads(),
+                     " query heads; must be a multiple of the ", heads,
+                     " KV heads"));
+  }
+  // Larger than any quantizer takes; ChooseQuantizers says what they take.
+  if (geometry.head_dim() == 0 || geometry.head_dim() > 65536 ||
+      4 * TensorBytes(geometry, plan.sequence_length,
+                      kv::DType::kFloat32) > kMaxLayerBytes) {
+    return UnsupportedShape(
+        "geometry.head_dim",
+        absl::StrCat("head_dim ", geometry.head_dim(), ": one layer of ",
+                     plan.sequence_length,
+                     " tokens must take more than 0 and at most ",
+                     kMaxLayerBytes, " bytes in fp32 (K, V and gradients)"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<QuantizerChoice> ChooseQuantizers(const CalibrationPlan& plan,
+                                                 int head_dim) {
+  QuantizerChoice choice;
+  for (const kv::QuantizerSpec& spec : plan.quantizers) {
+    absl::Status valid = kv::ValidateQuantizer(spec, head_dim, kPageTokens);
+    if (!valid.ok()) {
+      return FieldError("UNSUPPORTED_QUANTIZER", "options.quantizers",
+                        valid.message());
+    }
+    choice.quantizers.push_back(spec);
+  }
+  if (!plan.quantizers.empty()) return choice;
+  std::string last_problem;
+  for (const kv::QuantizerSpec& spec : kv::DefaultQuantizers()) {
+    absl::Status valid = kv::ValidateQuantizer(spec, head_dim, kPageTokens);
+    if (valid.ok()) {
+      choice.quantizers.push_back(spec);
+      continue;
+    }
+    last_problem = std::string(valid.message());
+    choice.warnings.push_back(absl::StrCat(kv::QuantizerName(spec),
+                                           " was not measured: ", last_problem,
+                                           "."));
+  }
+  if (choice.quantizers.empty()) {
+    return UnsupportedShape("geometry.head_dim",
+                            absl::StrCat("no quantizer supports head_dim ",
+                                         head_dim, ": ", last_problem));
+  }
+  return choice;
+}
+
+kv::QuantizerSpec ToSpec(const v1::Quantizer& quantizer) {
+  kv::QuantizerSpec spec;
+  spec.kind = static_cast<kv::QuantizerKind>(quantizer.kind());
+  if (quantizer.kind() == v1::Quantizer::KIVI) {
+    spec.group_size = static_cast<int32_t>(quantizer.group_size());
+  }
+  spec.seed = quantizer.seed();
+  if (quantizer.kind() == v1::Quantizer::TURBOQUANT) {
+    spec.key_scale = static_cast<kv::RowScale>(quantizer.key_scale());
+    spec.value_scale = static_cast<kv::RowScale>(quantizer.value_scale());
+  }
+  return spec;
+}
+
+v1::Quantizer ToProto(const kv::QuantizerSpec& spec) {
+  v1::Quantizer quantizer;
+  quantizer.set_kind(static_cast<v1::Quantizer::Kind>(spec.kind));
+  if (spec.kind == kv::QuantizerKind::kKivi) {
+    quantizer.set_group_size(spec.group_size);
+  }
+  quantizer.set_seed(spec.seed);
+  if (spec.kind == kv::QuantizerKind::kTurboquant) {
+    quantizer.set_key_scale(static_cast<v1::Quantizer::Scale>(spec.key_scale));
+    quantizer.set_value_scale(
+        static_cast<v1::Quantizer::Scale>(spec.value_scale));
+  }
+  return quantizer;
+}
+
+absl::StatusOr<kv::DType> ParseDType(absl::string_view name) {
+  if (name == "float32") return kv::DType::kFloat32;
+  if (name == "float16") return kv::DType::kFloat16;
+  if (name == "bfloat16") return kv::DType::kBFloat16;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "dtype '", name, "'; use float32, float16 or bfloat16"));
+}
+
+uint64_t TensorBytes(const v1::ModelGeometry& geometry,
+                     uint32_t sequence_length, kv::DType dtype) {
+  return uint64_t{geometry.kv_heads()} * sequence_length * geometry.head_dim() *
+         kv::ElementSize(dtype);
+}
+
+}  // namespace ratequant::calibration

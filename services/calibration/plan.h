@@ -1,0 +1,81 @@
+#ifndef RATEQUANT_SERVICES_CALIBRATION_PLAN_H_
+#define RATEQUANT_SERVICES_CALIBRATION_PLAN_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "ratequant/kv/quantizer.h"
+#include "ratequant/kv/tensor.h"
+#include "ratequant/v1/calibration_service.pb.h"
+
+namespace ratequant::calibration {
+
+inline constexpr uint32_t kMaxSequences = 4096;
+inline constexpr uint32_t kMaxSequenceLength = 32768;
+inline constexpr uint32_t kSequenceGranule = 32;  // lengths are multiples
+inline constexpr int kMaxQuantizers = 16;
+inline constexpr uint32_t kMaxLayers = 1024;
+inline constexpr uint32_t kMaxGroups = 65536;  // layers * kv_heads * 2
+inline constexpr uint64_t kMaxLayerBytes = uint64_t{4} << 30;
+// Fewer calibration tokens than this raise a warning.
+inline constexpr uint64_t kFewTokens = 4096;
+// Tokens in the page that byte counts are for.
+inline constexpr int kPageTokens = 32;
+
+// One calibration, every default filled in.
+struct CalibrationPlan {
+  std::string model_id;  // without "models/"
+  // Canonical, in the order of the request. Empty: every default quantizer
+  // that supports the head_dim, which isn't known before the capture opens.
+  std::vector<kv::QuantizerSpec> quantizers;
+  uint32_t sequences = 0;
+  uint32_t sequence_length = 0;
+  uint32_t sink_tokens = 0;
+
+  uint64_t tokens() const { return uint64_t{sequences} * sequence_length; }
+};
+
+// Checks a request. INVALID_ARGUMENT: INVALID_MODEL_ID, UNSUPPORTED_QUANTIZER,
+// UNSUPPORTED_SHAPE (sequences, their length, sinks), with the field.
+// `options_field` is the path of the options in the request.
+absl::StatusOr<CalibrationPlan> MakePlan(const std::string& model,
+                                         const v1::CalibrateOptions& options,
+                                         absl::string_view options_field);
+
+// INVALID_ARGUMENT UNSUPPORTED_SHAPE, naming what isn't supported and what is:
+// a count of 0, query heads that the KV heads don't divide, more than the
+// limits above.
+absl::Status CheckGeometry(const v1::ModelGeometry& geometry,
+                           const CalibrationPlan& plan);
+
+// Which quantizers to measure at the model's head_dim.
+struct QuantizerChoice {
+  std::vector<kv::QuantizerSpec> quantizers;
+  std::vector<std::string> warnings;  // defaults that were left out, and why
+};
+
+// The plan's quantizers, or the defaults that support `head_dim`.
+// INVALID_ARGUMENT: UNSUPPORTED_QUANTIZER when one that was asked for doesn't
+// support it, UNSUPPORTED_SHAPE when no default does.
+absl::StatusOr<QuantizerChoice> ChooseQuantizers(const CalibrationPlan& plan,
+                                                 int head_dim);
+
+// The kernel's form of a canonical quantizer, and back.
+kv::QuantizerSpec ToSpec(const v1::Quantizer& quantizer);
+v1::Quantizer ToProto(const kv::QuantizerSpec& spec);
+
+// "float32", "float16" or "bfloat16"; anything else is INVALID_ARGUMENT without
+// a reason.
+absl::StatusOr<kv::DType> ParseDType(absl::string_view name);
+
+// Bytes of one tensor, [kv_heads, sequence_length, head_dim].
+uint64_t TensorBytes(const v1::ModelGeometry& geometry,
+                     uint32_t sequence_length, kv::DType dtype);
+
+}  // namespace ratequant::calibration
+
+#endif  // RATEQUANT_SERVICES_CALIBRATION_PLAN_H_
