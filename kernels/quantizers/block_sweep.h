@@ -1,0 +1,52 @@
+#ifndef RATEQUANT_KERNELS_QUANTIZERS_BLOCK_SWEEP_H_
+#define RATEQUANT_KERNELS_QUANTIZERS_BLOCK_SWEEP_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "ratequant/kv/distortion.h"
+#include "ratequant/kv/tensor.h"
+
+namespace ratequant::kv {
+
+// Consecutive tokens of one head, dense: [tokens, head_dim]. Blocks start at a
+// multiple of their length, which is a multiple of every group size.
+struct SweepBlock {
+  Tensor tensor = Tensor::kKey;
+  DType dtype = DType::kFloat32;
+  const void* values = nullptr;
+  const void* gradients = nullptr;
+  int tokens = 0;
+  int skip_tokens = 0;  // sinks at the block's start, below `tokens`
+};
+
+// Sums over a block: y^2, x^2, then for each quantizer and width the sums of
+// e^2, of (y e)^2 over channels, and of (sum over channels of y e)^2.
+struct SweepSums {
+  static constexpr int kPerGroup = 2;
+  static constexpr int kPerPair = 3;
+
+  static size_t Size(const DistortionSweep::Options& options) {
+    return kPerGroup +
+           options.quantizers.size() * options.widths.size() * kPerPair;
+  }
+  static size_t PairOffset(const DistortionSweep::Options& options,
+                           size_t quantizer, size_t width) {
+    return kPerGroup + (quantizer * options.widths.size() + width) * kPerPair;
+  }
+};
+
+// One backend's way to measure a block. Thread-safe.
+class BlockSweep {
+ public:
+  virtual ~BlockSweep() = default;
+
+  // Overwrites `sums`, [SweepSums::Size]. All values are finite and within
+  // fp16's range; gradients are finite.
+  virtual void Run(const SweepBlock& block, absl::Span<double> sums) const = 0;
+};
+
+}  // namespace ratequant::kv
+
+#endif  // RATEQUANT_KERNELS_QUANTIZERS_BLOCK_SWEEP_H_

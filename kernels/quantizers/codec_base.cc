@@ -1,0 +1,35 @@
+#include "kernels/quantizers/codec_base.h"
+
+#include "kernels/quantizers/rotation.h"
+#include "ratequant/kv/bit_width.h"
+
+namespace ratequant::kv {
+
+CodecBase::CodecBase(const Options& options)
+    : options_(options),
+      layout_(*ComputeSectionLayout(options.quantizer, options.tensor,
+                                    options.width, options.head_dim,
+                                    options.page_tokens)) {
+  if (stores_halves()) return;
+  const QuantizerSpec& quantizer = options_.quantizer;
+  params_ = MakeParamLayout(quantizer, options_.tensor, options_.head_dim,
+                            options_.page_tokens);
+  const bool turboquant = quantizer.kind == QuantizerKind::kTurboquant;
+  if (turboquant) {
+    codebook_ = &GetCodebook(options_.head_dim, options_.width);
+  }
+  if (turboquant || quantizer.kind == QuantizerKind::kQuarot) {
+    for (int c = 0; c < options_.head_dim; ++c) {
+      signs_.push_back(RotationSign(quantizer.seed, c));
+    }
+  }
+}
+
+bool CodecBase::stores_halves() const { return options_.width == kFp16Width; }
+
+RowScale CodecBase::row_scale() const {
+  return options_.tensor == Tensor::kKey ? options_.quantizer.key_scale
+                                         : options_.quantizer.value_scale;
+}
+
+}  // namespace ratequant::kv
