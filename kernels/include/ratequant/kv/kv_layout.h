@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "ratequant/kv/bit_width.h"
 #include "ratequant/kv/codec.h"
 #include "ratequant/kv/quantizer.h"
 

@@ -1,0 +1,214 @@
+/* The C ABI of the RateQuant KV cache runtime (libratequant_kv).
+ *
+ * Stable: functions and fields are never removed or given another meaning
+ * within one RQ_KV_ABI_VERSION. Every struct begins with `struct_size`, which
+ * the caller sets to sizeof(the struct); a library older than its caller
+ * refuses a longer struct unless the fields it doesn't know are zero.
+ *
+ * Every function that can fail returns an rq_kv_status and, on failure, leaves
+ * a text for rq_kv_last_error_message. Outputs are written only on success.
+ * Null pointers are RQ_KV_INVALID_ARGUMENT, and handles that don't exist, or no
+ * longer, RQ_KV_NOT_FOUND. No exception crosses this boundary.
+ *
+ * Thread-safety: all functions may be called from any thread. Calls on one
+ * sequence must not overlap unless all of them only read. A cache may be
+ * destroyed while calls on it run: they finish first.
+ */
+#ifndef RATEQUANT_KV_C_API_H_
+#define RATEQUANT_KV_C_API_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define RQ_KV_EXPORT __declspec(dllexport)
+#else
+#define RQ_KV_EXPORT __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The ABI this header describes. Compare with rq_kv_abi_version(). */
+#define RQ_KV_ABI_VERSION 1u
+
+/* Status codes; the numbers are those of gRPC. Do not change. */
+typedef int32_t rq_kv_status;
+#define RQ_KV_OK 0
+#define RQ_KV_INVALID_ARGUMENT 3
+#define RQ_KV_NOT_FOUND 5
+#define RQ_KV_RESOURCE_EXHAUSTED 8
+#define RQ_KV_OUT_OF_RANGE 11
+#define RQ_KV_INTERNAL 13
+#define RQ_KV_DATA_LOSS 15
+
+/* Quantizer families. Do not change. */
+#define RQ_KV_RTN 1
+#define RQ_KV_KIVI 2
+#define RQ_KV_QUAROT 3
+#define RQ_KV_TURBOQUANT 4
+
+/* Scales that turboquant stores. Do not change. */
+#define RQ_KV_SCALE_L2 1
+#define RQ_KV_SCALE_UNBIASED 2
+
+/* Element types. Do not change. */
+#define RQ_KV_FLOAT32 0
+#define RQ_KV_FLOAT16 1
+#define RQ_KV_BFLOAT16 2
+
+/* Halves of the cache. Do not change. */
+#define RQ_KV_KEY 0
+#define RQ_KV_VALUE 1
+
+/* A cache. 0 is never one, and numbers are never used again. */
+typedef uint64_t rq_kv_cache;
+
+/* One quantizer with all its parameters; see ratequant/kv/quantizer.h. Fields
+ * that don't apply to `kind` hold their defaults, as rq_kv_parse_quantizer
+ * leaves them. */
+typedef struct rq_kv_quantizer {
+  size_t struct_size;
+  int32_t kind;        /* RQ_KV_RTN ... */
+  int32_t group_size;  /* kivi; default 32 */
+  uint64_t seed;       /* quarot, turboquant; default 0 */
+  int32_t key_scale;   /* turboquant; default RQ_KV_SCALE_L2 */
+  int32_t value_scale; /* turboquant; default RQ_KV_SCALE_UNBIASED */
+} rq_kv_quantizer;
+
+/* Sizes in bytes of one page of one group; see kernels/FORMAT.md. */
+typedef struct rq_kv_section_layout {
+  size_t struct_size;
+  uint64_t params_bytes;  /* scales, zero points, norms */
+  uint64_t row_bytes;     /* codes of one token */
+  uint64_t codes_offset;  /* first row of codes */
+  uint64_t section_bytes; /* the whole */
+} rq_kv_section_layout;
+
+/* What a cache stores. Group order: (layer * kv_heads + head) * 2 + (V ? 1 :
+ * 0). The arrays are copied. */
+typedef struct rq_kv_cache_config {
+  size_t struct_size;
+  int32_t layers;
+  int32_t kv_heads;
+  int32_t head_dim;
+  int32_t page_tokens; /* 16, 32, 64 or 128 */
+  int32_t sink_tokens; /* first tokens, kept in fp16 */
+  int32_t window;      /* newest tokens, kept in fp16 */
+  /* [num_quantizers]; elements are quantizers[0].struct_size bytes apart. */
+  const rq_kv_quantizer* quantizers;
+  size_t num_quantizers;
+  const uint32_t* quantizer_index; /* [num_groups]; ignored at width 16 */
+  const uint32_t* width;           /* [num_groups]; 1 to 8, or 16 */
+  size_t num_groups;               /* layers * kv_heads * 2 */
+} rq_kv_cache_config;
+
+/* K or V of all heads of a layer to read from, owned by the caller:
+ * data[head * head_stride + token * row_stride + channel], strides in
+ * elements. */
+typedef struct rq_kv_const_tensor {
+  size_t struct_size;
+  const void* data;
+  int64_t head_stride;
+  int64_t row_stride;
+  int32_t dtype;    /* RQ_KV_FLOAT32 ... */
+  int32_t reserved; /* 0 */
+} rq_kv_const_tensor;
+
+/* The same to write to. */
+typedef struct rq_kv_tensor {
+  size_t struct_size;
+  void* data;
+  int64_t head_stride;
+  int64_t row_stride;
+  int32_t dtype;
+  int32_t reserved; /* 0 */
+} rq_kv_tensor;
+
+/* The RQ_KV_ABI_VERSION the library was built with. */
+RQ_KV_EXPORT uint32_t rq_kv_abi_version(void);
+
+/* The version of the packed byte layout (kernels/FORMAT.md). */
+RQ_KV_EXPORT uint32_t rq_kv_format_version(void);
+
+/* What went wrong in this thread's last failed call; "" before any. Valid until
+ * the thread's next failed call. */
+RQ_KV_EXPORT const char* rq_kv_last_error_message(void);
+
+/* Parses "kivi", "kivi:group_size=64", "turboquant:seed=7,key_scale=l2", ...
+ * out->struct_size must be set. */
+RQ_KV_EXPORT rq_kv_status rq_kv_parse_quantizer(const char* text,
+                                                rq_kv_quantizer* out);
+
+/* Writes the shortest text that parses to `quantizer`, with a closing 0, to
+ * buffer[buffer_size]. RQ_KV_OUT_OF_RANGE names the size needed when that is
+ * too small. */
+RQ_KV_EXPORT rq_kv_status rq_kv_quantizer_name(const rq_kv_quantizer* quantizer,
+                                               char* buffer,
+                                               size_t buffer_size);
+
+/* Sizes of one group's part of a page. At width 16 `quantizer` may be null. */
+RQ_KV_EXPORT rq_kv_status rq_kv_section_layout_of(
+    const rq_kv_quantizer* quantizer, int32_t tensor, int32_t width,
+    int32_t head_dim, int32_t page_tokens, rq_kv_section_layout* out);
+
+/* Makes an empty cache. */
+RQ_KV_EXPORT rq_kv_status rq_kv_cache_create(const rq_kv_cache_config* config,
+                                             rq_kv_cache* out);
+
+/* Frees a cache with all its sequences. */
+RQ_KV_EXPORT rq_kv_status rq_kv_cache_destroy(rq_kv_cache cache);
+
+/* Adds an empty sequence. Ids are never used again within a cache. */
+RQ_KV_EXPORT rq_kv_status rq_kv_sequence_add(rq_kv_cache cache, int64_t* out);
+
+/* Frees a sequence; its pages can then be used by others. */
+RQ_KV_EXPORT rq_kv_status rq_kv_sequence_remove(rq_kv_cache cache,
+                                                int64_t sequence);
+
+/* Appends `tokens` rows to one layer of a sequence. On an error nothing is
+ * appended. RQ_KV_DATA_LOSS names layer, head, K or V, token and channel of a
+ * value that is not finite or above 65504 in magnitude. */
+RQ_KV_EXPORT rq_kv_status rq_kv_append(rq_kv_cache cache, int64_t sequence,
+                                       int32_t layer, int64_t tokens,
+                                       const rq_kv_const_tensor* keys,
+                                       const rq_kv_const_tensor* values);
+
+/* Reads tokens [first, first + count) of one layer back, dequantized. `keys` or
+ * `values` may be null. RQ_KV_OUT_OF_RANGE when there are fewer tokens. */
+RQ_KV_EXPORT rq_kv_status rq_kv_gather(rq_kv_cache cache, int64_t sequence,
+                                       int32_t layer, int64_t first,
+                                       int64_t count, const rq_kv_tensor* keys,
+                                       const rq_kv_tensor* values);
+
+/* Tokens appended to one layer of a sequence. */
+RQ_KV_EXPORT rq_kv_status rq_kv_sequence_length(rq_kv_cache cache,
+                                                int64_t sequence, int32_t layer,
+                                                int64_t* out);
+
+/* Bytes really allocated for a sequence, over all layers. */
+RQ_KV_EXPORT rq_kv_status rq_kv_allocated_bytes(rq_kv_cache cache,
+                                                int64_t sequence, int64_t* out);
+
+/* Bytes that a sequence of `length` tokens counts for in a budget, over all
+ * layers; see SequenceBytes in ratequant/kv/kv_layout.h. */
+RQ_KV_EXPORT rq_kv_status rq_kv_sequence_bytes(rq_kv_cache cache,
+                                               int64_t length, int64_t* out);
+
+/* Bytes of one page of `layer`; of all layers together when `layer` is -1. */
+RQ_KV_EXPORT rq_kv_status rq_kv_page_bytes(rq_kv_cache cache, int32_t layer,
+                                           int64_t* out);
+
+/* Bytes of pages that belong to no sequence and wait to be used again. */
+RQ_KV_EXPORT rq_kv_status rq_kv_free_page_bytes(rq_kv_cache cache,
+                                                int64_t* out);
+
+/* Gives the pages counted by rq_kv_free_page_bytes back to the system. */
+RQ_KV_EXPORT rq_kv_status rq_kv_release_free_pages(rq_kv_cache cache);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* RATEQUANT_KV_C_API_H_ */
