@@ -1,0 +1,29 @@
+#ifndef RATEQUANT_CLIENTS_CLI_BIT_MAP_VIEW_H_
+#define RATEQUANT_CLIENTS_CLI_BIT_MAP_VIEW_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "clients/cli/text_style.h"
+#include "ratequant/v1/bit_map.pb.h"
+
+namespace ratequant::cli {
+
+// "loss-projected", "paper" or "measured"; the ids --objective takes.
+std::string ObjectiveName(v1::Policy::Objective objective);
+
+// "allocated", "uniform", ...; the ids --strategy takes.
+std::string StrategyName(v1::Policy::Strategy strategy);
+
+// `value` against `base`: "38% less", "5% more", "the same"; empty when `base`
+// isn't above zero, which means that there is nothing to compare with.
+std::string Comparison(double value, double base);
+
+// A bit map for people: a summary, how many groups got which width, and the
+// picture of the widths. INTERNAL when the map's arrays don't fit its geometry.
+absl::StatusOr<std::string> RenderBitMap(const v1::BitMap& map,
+                                         const TextStyle& style);
+
+}  // namespace ratequant::cli
+
+#endif  // RATEQUANT_CLIENTS_CLI_BIT_MAP_VIEW_H_

@@ -1,0 +1,170 @@
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "clients/cli/calibration_view.h"
+#include "clients/cli/commands.h"
+#include "clients/cli/exit_code.h"
+#include "clients/cli/find_calibration.h"
+#include "clients/cli/help.h"
+#include "clients/cpp/resource_names.h"
+
+namespace ratequant::cli {
+namespace {
+
+struct CalibrationFlags {
+  std::string model;
+  std::string name;
+};
+
+absl::StatusOr<std::vector<std::string>> ModelsToList(const std::string& model,
+                                                      Session& session) {
+  if (!model.empty()) return std::vector<std::string>{model};
+  auto models = session.client().ListModels();
+  if (!models.ok()) return models.status();
+  std::vector<std::string> names;
+  for (const v1::Model& m : *models) names.push_back(m.name());
+  return names;
+}
+
+absl::Status ListCalibrations(const std::string& model, Session& session) {
+  auto models = ModelsToList(model, session);
+  if (!models.ok()) return models.status();
+  std::vector<v1::Calibration> all;
+  for (const std::string& name : *models) {
+    auto calibrations = session.client().ListCalibrations(name);
+    if (!calibrations.ok()) return calibrations.status();
+    all.insert(all.end(), calibrations->begin(), calibrations->end());
+  }
+  if (session.json) {
+    v1::ListCalibrationsResponse response;
+    for (v1::Calibration& calibration : all) {
+      *response.add_calibrations() = std::move(calibration);
+    }
+    return session.PrintJson(response);
+  }
+  if (all.empty()) {
+    session.Print(
+        "no calibration is stored yet; see: ratequant calibrate --help\n");
+    return absl::OkStatus();
+  }
+  session.Print(RenderCalibrationList(all, session.terminal().out_style));
+  return absl::OkStatus();
+}
+
+absl::Status GetCalibration(const CalibrationFlags& flags, Session& session) {
+  auto name = FindCalibration(session.client(), flags.model,
+                              flags.name.empty() ? "latest" : flags.name);
+  if (!name.ok()) return name.status();
+  auto calibration = session.client().GetCalibration(flags.model, *name);
+  if (!calibration.ok()) return calibration.status();
+  if (session.json) return session.PrintJson(*calibration);
+  session.Print(RenderCalibration(*calibration, session.terminal().out_style));
+  return absl::OkStatus();
+}
+
+absl::Status DeleteCalibration(const CalibrationFlags& flags,
+                               Session& session) {
+  if (client::ResourceId(flags.name) == "latest") {
+    return UsageError(
+        "'latest' may mean another calibration by the time it is deleted; "
+        "give the id");
+  }
+  auto name = FindCalibration(session.client(), flags.model, flags.name);
+  if (!name.ok()) return name.status();
+  absl::Status deleted =
+      session.client().DeleteCalibration(flags.model, *name);
+  if (!deleted.ok()) return deleted;
+  if (session.json) {
+    v1::DeleteCalibrationRequest done;
+    done.set_name(*name);
+    return session.PrintJson(done);
+  }
+  session.Print(absl::StrCat("deleted ", *name, "\n"));
+  return absl::OkStatus();
+}
+
+// Takes the model from a whole resource name, and refuses to guess.
+void ChooseModel(CalibrationFlags& flags, Session& session) {
+  session.model = flags.model.empty() ? client::ModelIdOf(flags.name)
+                                      : flags.model;
+  if (flags.name.empty() && flags.model.empty()) {
+    throw CLI::ValidationError(
+        "give --model MODEL for its newest calibration, or a name");
+  }
+}
+
+void AddNameOptions(CLI::App& verb, CalibrationFlags* flags) {
+  verb.add_option("--model", flags->model,
+                  "The model; not needed with a whole name")
+      ->option_text("MODEL");
+}
+
+}  // namespace
+
+void AddCalibrationsCommand(CLI::App& app, Session& session) {
+  CLI::App* verb =
+      app.add_subcommand("calibrations", "Lists, shows and deletes calibrations");
+  verb->require_subcommand(1);
+  SetHelp(*verb, {.examples = {"ratequant calibrations list --help",
+                               "ratequant calibrations get --help",
+                               "ratequant calibrations delete --help"}});
+
+  auto list_flags = std::make_shared<CalibrationFlags>();
+  CLI::App* list =
+      verb->add_subcommand("list", "Lists calibrations, newest first");
+  list->add_option("--model", list_flags->model,
+                   "Only this model's; all models' when left out")
+      ->option_text("MODEL");
+  SetHelp(*list,
+          {.examples = {"ratequant calibrations list",
+                        "ratequant calibrations list --model Qwen/Qwen3-8B"}});
+  list->callback([list_flags, &session] {
+    session.model = list_flags->model;
+    session.command = [list_flags, &session] {
+      return ListCalibrations(list_flags->model, session);
+    };
+  });
+
+  auto get_flags = std::make_shared<CalibrationFlags>();
+  CLI::App* get = verb->add_subcommand(
+      "get", "Shows a calibration; with --json all of it, tables included");
+  get->add_option("NAME", get_flags->name,
+                  "models/MODEL/calibrations/ID, an id, or its first digits; "
+                  "the newest when left out");
+  AddNameOptions(*get, get_flags.get());
+  SetHelp(*get,
+          {.examples = {
+               "ratequant calibrations get --model Qwen/Qwen3-8B",
+               "ratequant calibrations get 3f2a91 --model Qwen/Qwen3-8B",
+               "ratequant calibrations get --model Qwen/Qwen3-8B --json > "
+               "calibration.json"}});
+  get->callback([get_flags, &session] {
+    ChooseModel(*get_flags, session);
+    session.command = [get_flags, &session] {
+      return GetCalibration(*get_flags, session);
+    };
+  });
+
+  auto delete_flags = std::make_shared<CalibrationFlags>();
+  CLI::App* remove = verb->add_subcommand(
+      "delete", "Deletes a calibration and the bit maps solved from it");
+  remove
+      ->add_option("NAME", delete_flags->name,
+                   "models/MODEL/calibrations/ID, an id, or its first digits")
+      ->required();
+  AddNameOptions(*remove, delete_flags.get());
+  SetHelp(*remove,
+          {.examples = {
+               "ratequant calibrations delete 3f2a91 --model Qwen/Qwen3-8B"}});
+  remove->callback([delete_flags, &session] {
+    ChooseModel(*delete_flags, session);
+    session.command = [delete_flags, &session] {
+      return DeleteCalibration(*delete_flags, session);
+    };
+  });
+}
+
+}  // namespace ratequant::cli

@@ -1,0 +1,67 @@
+#include "clients/cli/format.h"
+
+#include <cmath>
+#include <cstdlib>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace ratequant::cli {
+
+std::string FormatCount(uint64_t count) {
+  std::string digits = absl::StrCat(count);
+  for (int at = static_cast<int>(digits.size()) - 3; at > 0; at -= 3) {
+    digits.insert(at, ",");
+  }
+  return digits;
+}
+
+std::string FormatFixed(double value, int decimals) {
+  return absl::StrFormat("%.*f", decimals, value);
+}
+
+std::string FormatSignificant(double value, int digits) {
+  if (value == 0) return "0";
+  if (!std::isfinite(value)) return absl::StrFormat("%g", value);
+  std::string scientific = absl::StrFormat("%.*e", digits - 1, value);
+  // The exponent after rounding: 0.9996 with three digits is 1.00.
+  int exponent = std::atoi(scientific.c_str() + scientific.find('e') + 1);
+  if (exponent < -3 || exponent >= 6) return scientific;
+  return FormatFixed(value, std::max(0, digits - 1 - exponent));
+}
+
+std::string FormatPercent(double fraction) {
+  double percent = 100 * fraction;
+  bool small = percent != 0 && std::abs(percent) < 0.95;
+  return absl::StrCat(FormatFixed(percent, small ? 1 : 0), "%");
+}
+
+std::string FormatDuration(absl::Duration duration) {
+  int64_t seconds = absl::ToInt64Seconds(duration + absl::Milliseconds(500));
+  if (seconds < 60) return absl::StrFormat("%d s", seconds);
+  if (seconds < 3600) {
+    return absl::StrFormat("%d min %02d s", seconds / 60, seconds % 60);
+  }
+  return absl::StrFormat("%d h %02d min", seconds / 3600, seconds / 60 % 60);
+}
+
+absl::Duration ToDuration(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
+std::string FormatTime(const google::protobuf::Timestamp& time) {
+  if (time.seconds() == 0) return "-";
+  return absl::FormatTime("%Y-%m-%d %H:%M", absl::FromUnixSeconds(time.seconds()),
+                          absl::UTCTimeZone());
+}
+
+std::string ShortId(const std::string& id) {
+  if (id.size() != 64) return id;
+  for (char c : id) {
+    if (!absl::ascii_isxdigit(c)) return id;
+  }
+  return id.substr(0, 12);
+}
+
+}  // namespace ratequant::cli

@@ -1,0 +1,69 @@
+#include "clients/cli/help.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "clients/cli/exit_code.h"
+#include "clients/cli/text_style.h"
+
+namespace ratequant::cli {
+namespace {
+
+constexpr int kColumns = 100;
+constexpr int kNameColumns = 34;
+
+// "  name    description", the description wrapped to its own column.
+std::string Entry(const std::string& name, const std::string& description) {
+  std::string text = absl::StrCat("  ", name);
+  int column = DisplayWidth(text);
+  if (column >= kNameColumns) {
+    text += "\n";
+    column = 0;
+  }
+  text += std::string(kNameColumns - column, ' ');
+  column = kNameColumns;
+  bool first = true;
+  for (absl::string_view word : absl::StrSplit(description, ' ')) {
+    int width = DisplayWidth(word);
+    if (!first && column + 1 + width > kColumns) {
+      absl::StrAppend(&text, "\n", std::string(kNameColumns, ' '));
+      column = kNameColumns;
+      first = true;
+    }
+    if (!first) text += " ";
+    absl::StrAppend(&text, word);
+    column += width + (first ? 0 : 1);
+    first = false;
+  }
+  return text + "\n";
+}
+
+}  // namespace
+
+void SetHelp(CLI::App& verb, const Help& help) {
+  std::string text;
+  if (!help.details.empty()) absl::StrAppend(&text, help.details, "\n\n");
+  absl::StrAppend(&text, "Examples:\n");
+  for (const std::string& example : help.examples) {
+    absl::StrAppend(&text, "  ", example, "\n");
+  }
+  absl::StrAppend(
+      &text, "\n", kExitCodeHelp,
+      "\nGlobal options, before or after the verb (see ratequant --help):\n"
+      "  --endpoint --worker-endpoint --timeout --json");
+  verb.footer(text);
+}
+
+std::string HelpFormatter::make_option(const CLI::Option* option,
+                                       bool is_positional) const {
+  std::string name = make_option_name(option, is_positional);
+  if (!is_positional && !option->get_option_text().empty()) {
+    absl::StrAppend(&name, " ", option->get_option_text());
+  }
+  return Entry(name, option->get_description());
+}
+
+std::string HelpFormatter::make_subcommand(const CLI::App* verb) const {
+  return Entry(verb->get_name(), verb->get_description());
+}
+
+}  // namespace ratequant::cli

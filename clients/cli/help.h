@@ -1,0 +1,30 @@
+#ifndef RATEQUANT_CLIENTS_CLI_HELP_H_
+#define RATEQUANT_CLIENTS_CLI_HELP_H_
+
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+
+namespace ratequant::cli {
+
+// What a verb's help says after its options.
+struct Help {
+  std::string details = "";
+  std::vector<std::string> examples;
+};
+
+// Gives the verb `help`, the global options in short and the exit codes.
+void SetHelp(CLI::App& verb, const Help& help);
+
+// Lays help out in 100 columns: names, then descriptions wrapped beside them.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  std::string make_option(const CLI::Option* option,
+                          bool is_positional) const override;
+  std::string make_subcommand(const CLI::App* verb) const override;
+};
+
+}  // namespace ratequant::cli
+
+#endif  // RATEQUANT_CLIENTS_CLI_HELP_H_

@@ -1,0 +1,54 @@
+#include "clients/cli/query_options.h"
+
+#include <map>
+
+namespace ratequant::cli {
+
+void AddQuantizerOption(CLI::App& verb, std::vector<std::string>* quantizers,
+                        const std::string& description) {
+  verb.add_option("--quantizer", *quantizers, description)
+      ->option_text("NAME[:PARAMETER=VALUE,...] ...");
+}
+
+void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
+  static const std::map<std::string, v1::Policy::Objective> kObjectives = {
+      {"loss-projected", v1::Policy::LOSS_PROJECTED},
+      {"measured", v1::Policy::MEASURED},
+      {"paper", v1::Policy::PAPER}};
+  verb.add_option("--model", options->model,
+                  "The model: an id or a hub name such as Qwen/Qwen3-8B")
+      ->required()
+      ->option_text("MODEL (required)");
+  verb.add_option("--calibration", options->calibration,
+                  "The calibration to solve from, or the first digits of its "
+                  "id; the newest when left out")
+      ->option_text("ID");
+  AddQuantizerOption(
+      verb, &options->quantizers,
+      "Quantizers the map may use; the best mix of all that were calibrated "
+      "when left out. Names: rtn, kivi, quarot, turboquant");
+  verb.add_option("--objective", options->objective,
+                  "What is minimised: loss-projected (default), measured, or "
+                  "paper (one quantizer)")
+      ->transform(CLI::CheckedTransformer(kObjectives))
+      ->option_text("NAME");
+  verb.add_flag("--separate", options->separate,
+                "Give K and V each the budget instead of sharing it");
+  verb.add_option("--min-width", options->min_width,
+                  "Smallest width of a group in bits")
+      ->option_text("BITS");
+  verb.add_option("--max-width", options->max_width,
+                  "Largest width of a group in bits")
+      ->option_text("BITS");
+  verb.add_option("--sinks", options->sinks,
+                  "First tokens kept in fp16; must be the calibration's")
+      ->option_text("TOKENS");
+  verb.add_option("--window", options->window,
+                  "Newest tokens kept in fp16 (default 32)")
+      ->option_text("TOKENS");
+  verb.add_option("--context", options->context,
+                  "Context length that bytes are counted at (default 4096)")
+      ->option_text("TOKENS");
+}
+
+}  // namespace ratequant::cli

@@ -1,0 +1,98 @@
+#include "clients/cpp/client.h"
+
+#include <utility>
+
+#include "clients/cpp/resource_names.h"
+
+namespace ratequant::client {
+namespace {
+
+// The server's largest page: fewest calls.
+constexpr int kPageSize = 1000;
+
+}  // namespace
+
+Client::Client(const ConnectionOptions& options)
+    : connection_(std::make_unique<Connection>(options, MakeStubs(options))) {}
+
+Client::Client(std::unique_ptr<Connection> connection)
+    : connection_(std::move(connection)) {}
+
+absl::StatusOr<v1::CalibrateProgress> Client::CalibrateModel(
+    const v1::CalibrateModelRequest& request,
+    const std::function<void(const v1::CalibrateProgress&)>& on_progress,
+    Cancellation* cancellation) {
+  return connection_->CalibrateModel(request, on_progress, cancellation);
+}
+
+absl::StatusOr<v1::Calibration> Client::CreateCalibration(
+    absl::string_view model, const v1::Calibration& calibration) {
+  v1::CreateCalibrationRequest request;
+  request.set_parent(ModelName(model));
+  *request.mutable_calibration() = calibration;
+  return connection_->CreateCalibration(request);
+}
+
+absl::StatusOr<v1::Calibration> Client::GetCalibration(
+    absl::string_view model, absl::string_view calibration) {
+  v1::GetCalibrationRequest request;
+  request.set_name(CalibrationName(model, calibration));
+  return connection_->GetCalibration(request);
+}
+
+absl::StatusOr<std::vector<v1::Calibration>> Client::ListCalibrations(
+    absl::string_view model) {
+  v1::ListCalibrationsRequest request;
+  request.set_parent(ModelName(model));
+  request.set_page_size(kPageSize);
+  std::vector<v1::Calibration> calibrations;
+  do {
+    auto page = connection_->ListCalibrations(request);
+    if (!page.ok()) return page.status();
+    for (auto& calibration : *page->mutable_calibrations()) {
+      calibrations.push_back(std::move(calibration));
+    }
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  return calibrations;
+}
+
+absl::Status Client::DeleteCalibration(absl::string_view model,
+                                       absl::string_view calibration) {
+  v1::DeleteCalibrationRequest request;
+  request.set_name(CalibrationName(model, calibration));
+  return connection_->DeleteCalibration(request);
+}
+
+absl::StatusOr<v1::Model> Client::GetModel(absl::string_view model) {
+  v1::GetModelRequest request;
+  request.set_name(ModelName(model));
+  return connection_->GetModel(request);
+}
+
+absl::StatusOr<std::vector<v1::Model>> Client::ListModels() {
+  v1::ListModelsRequest request;
+  request.set_page_size(kPageSize);
+  std::vector<v1::Model> models;
+  do {
+    auto page = connection_->ListModels(request);
+    if (!page.ok()) return page.status();
+    for (auto& model : *page->mutable_models()) {
+      models.push_back(std::move(model));
+    }
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  return models;
+}
+
+absl::StatusOr<v1::GetBitMapResponse> Client::GetBitMap(
+    const v1::GetBitMapRequest& request) {
+  return connection_->GetBitMap(request);
+}
+
+absl::StatusOr<v1::RateDistortionCurve> Client::GetRateDistortionCurve(
+    const v1::GetRateDistortionCurveRequest& request) {
+  return connection_->GetRateDistortionCurve(request);
+}
+
+}  // namespace ratequant::client

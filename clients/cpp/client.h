@@ -1,0 +1,83 @@
+#ifndef RATEQUANT_CLIENTS_CPP_CLIENT_H_
+#define RATEQUANT_CLIENTS_CPP_CLIENT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "clients/cpp/cancellation.h"
+#include "clients/cpp/connection.h"
+#include "ratequant/v1/allocation_service.pb.h"
+#include "ratequant/v1/bit_map.pb.h"
+#include "ratequant/v1/calibration.pb.h"
+#include "ratequant/v1/calibration_service.pb.h"
+#include "ratequant/v1/model.pb.h"
+
+namespace ratequant::client {
+
+// RateQuant's API for C++ programs. Everywhere a model is asked for, an id, a
+// hub name ("Qwen/Qwen3-8B") and a resource name ("models/Qwen--Qwen3-8B") will
+// do. Failures carry the server's reason: see ErrorReason, FieldViolations and
+// IsUnreachable in status.h. Thread-safe.
+//
+//   Client client(ConnectionOptions{.allocator_endpoint = "10.0.0.7:50061"});
+//   v1::GetBitMapRequest request;
+//   request.set_model(ModelName("Qwen/Qwen3-8B"));
+//   request.mutable_budget()->set_effective_bits(3);
+//   absl::StatusOr<v1::GetBitMapResponse> answer = client.GetBitMap(request);
+class Client {
+ public:
+  // Connects on first use.
+  explicit Client(const ConnectionOptions& options);
+  explicit Client(std::unique_ptr<Connection> connection);
+
+  // Calibrates a model the worker can read. Blocks until it is done, calling
+  // `on_progress` on this thread; another thread may end it through
+  // `cancellation`, which may be null. Returns the last message, with the
+  // calibration's name. Never tried again by itself.
+  absl::StatusOr<v1::CalibrateProgress> CalibrateModel(
+      const v1::CalibrateModelRequest& request,
+      const std::function<void(const v1::CalibrateProgress&)>& on_progress,
+      Cancellation* cancellation = nullptr);
+
+  // Stores a calibration under a model; returns it with its name.
+  absl::StatusOr<v1::Calibration> CreateCalibration(
+      absl::string_view model, const v1::Calibration& calibration);
+
+  // One calibration, tables included; "latest" is the model's newest.
+  absl::StatusOr<v1::Calibration> GetCalibration(
+      absl::string_view model, absl::string_view calibration = "latest");
+
+  // All of a model's calibrations, newest first, without their arrays.
+  absl::StatusOr<std::vector<v1::Calibration>> ListCalibrations(
+      absl::string_view model);
+
+  // Deletes a calibration and the bit maps solved from it. After UNAVAILABLE it
+  // isn't known whether it is deleted.
+  absl::Status DeleteCalibration(absl::string_view model,
+                                 absl::string_view calibration);
+
+  absl::StatusOr<v1::Model> GetModel(absl::string_view model);
+
+  // All models, by id.
+  absl::StatusOr<std::vector<v1::Model>> ListModels();
+
+  // The best bit map within a budget, or `unchanged`.
+  absl::StatusOr<v1::GetBitMapResponse> GetBitMap(
+      const v1::GetBitMapRequest& request);
+
+  // Predicted loss against cost over all budgets.
+  absl::StatusOr<v1::RateDistortionCurve> GetRateDistortionCurve(
+      const v1::GetRateDistortionCurveRequest& request);
+
+ private:
+  const std::unique_ptr<Connection> connection_;
+};
+
+}  // namespace ratequant::client
+
+#endif  // RATEQUANT_CLIENTS_CPP_CLIENT_H_

@@ -1,0 +1,36 @@
+#include "clients/cpp/retry.h"
+
+#include <algorithm>
+
+#include "absl/random/random.h"
+#include "absl/time/clock.h"
+
+namespace ratequant::client {
+
+Environment Environment::Real() {
+  return {.now = [] { return absl::Now(); },
+          .sleep = [](absl::Duration d) { absl::SleepFor(d); },
+          .random =
+              [] {
+                thread_local absl::BitGen generator;
+                return absl::Uniform(generator, 0.0, 1.0);
+              }};
+}
+
+absl::Status RetryTransient(const RetryPolicy& policy,
+                            const Environment& environment, absl::Time deadline,
+                            const std::function<absl::Status()>& attempt) {
+  absl::Duration backoff = policy.initial_backoff;
+  for (int tried = 1;; ++tried) {
+    absl::Status status = attempt();
+    if (!absl::IsUnavailable(status) || tried >= policy.max_attempts) {
+      return status;
+    }
+    absl::Duration pause = backoff * (0.5 + 0.5 * environment.random());
+    if (environment.now() + pause >= deadline) return status;
+    environment.sleep(pause);
+    backoff = std::min(backoff * policy.multiplier, policy.max_backoff);
+  }
+}
+
+}  // namespace ratequant::client
