@@ -16,9 +16,9 @@ from ratequant.quantizer import quantizer_name
 from ratequant.v1 import calibration_pb2
 
 
-def token_digest(tokens: list[int]) -> str:
+def token_digest(tokens: np.ndarray) -> str:
     """SHA-256 of token ids as little-endian int32, hexadecimal."""
-    return hashlib.sha256(np.asarray(tokens, dtype="<i4").tobytes()).hexdigest()
+    return hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
 
 
 def find_calibration(client: Client, options: EvaluateOptions, digest: str) -> str | None:

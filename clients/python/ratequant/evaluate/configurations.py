@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ratequant.client import Client
 from ratequant.errors import RateQuantError
-from ratequant.evaluate.options import BASELINE, STRATEGIES, EvaluateOptions
+from ratequant.evaluate.map_source import ANY, MapSource
+from ratequant.evaluate.options import BASELINE, EvaluateOptions
 from ratequant.v1 import bit_map_pb2
-
-ANY = "any"
 
 # Answers that say "there is no such map", and not that something is wrong.
 _NO_SUCH_MAP = {
@@ -74,9 +72,8 @@ class Maps:
 
 
 def fetch_maps(
-    client: Client,
-    options: EvaluateOptions,
-    calibration: str,
+    source: MapSource,
+    wanted: list[Configuration],
     report: Callable[[str], None] = lambda text: None,
 ) -> Maps:
     """Asks the allocator for the map of every configuration.
@@ -86,9 +83,9 @@ def fetch_maps(
     """
     found = Maps({}, {})
     last_error = None
-    for configuration in configurations(options):
+    for configuration in wanted:
         try:
-            found.maps[configuration] = _fetch(client, options, calibration, configuration)
+            found.maps[configuration] = source.bit_map(*dataclasses.astuple(configuration))
         except RateQuantError as error:
             if error.reason not in _NO_SUCH_MAP:
                 raise
@@ -98,21 +95,3 @@ def fetch_maps(
     if not found.maps and last_error is not None:
         raise last_error
     return found
-
-
-def _fetch(
-    client: Client, options: EvaluateOptions, calibration: str, configuration: Configuration
-) -> bit_map_pb2.BitMap:
-    objective, strategy = STRATEGIES[configuration.strategy]
-    quantizers = options.quantizers if configuration.quantizer == ANY else (configuration.quantizer,)
-    return client.get_bit_map(
-        options.model_name,
-        **{configuration.budget_kind: configuration.budget},
-        quantizers=quantizers,
-        objective=objective,
-        strategy=strategy,
-        calibration=calibration,
-        sink_tokens=options.sinks,
-        window=options.window,
-        context_tokens=options.context_tokens,
-    )

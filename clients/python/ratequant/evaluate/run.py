@@ -12,23 +12,23 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from ratequant.cache import RateQuantCache
 from ratequant.client import Client
 from ratequant.errors import RateQuantError
 from ratequant.evaluate.bundle import Bundle
 from ratequant.evaluate.calibrating import calibrate, find_calibration, token_digest
-from ratequant.evaluate.configurations import ANY, Configuration, Maps, fetch_maps
+from ratequant.evaluate.configurations import Configuration, configurations, fetch_maps
+from ratequant.evaluate.map_source import MapSource
 from ratequant.evaluate.options import BASELINE, EvaluateOptions
 from ratequant.evaluate.paired import paired_difference
 from ratequant.evaluate.perplexity import load_model, streaming_losses
 from ratequant.evaluate.status import Status
 from ratequant.services import Services
-from ratequant.text import encode_text
+from ratequant.text import TextError, load_tokenizer, read_text, token_sequences
 from ratequant.v1 import bit_map_pb2, model_pb2
 
-_CURVE_POINTS = 200
 # Sequences that run at once: more gain nothing on a CPU and cost memory.
 _BATCH_SIZE = 8
 
@@ -63,21 +63,26 @@ def evaluate(options: EvaluateOptions, status: Status | None = None) -> Evaluati
       ServiceError: a service could not be started, or died.
     """
     status = status or Status()
-    calibration_text = _read_text(options.calibrate_text, "calibration")
-    eval_text = _read_text(options.eval_text, "evaluation")
+    calibration_text = read_text(options.calibrate_text)
+    eval_text = read_text(options.eval_text)
+    tokenizer = _load_tokenizer(options.model)
     calibration_tokens = _tokens(
-        options, calibration_text, options.calibrate_text, "calibration",
+        tokenizer, calibration_text, options.calibrate_text, "calibration",
         options.calibration_sequences, options.calibration_sequence_length,
     )  # fmt: skip
-    tokens = _tokens(options, eval_text, options.eval_text, "evaluation", options.sequences, options.seq_len)
+    tokens = _tokens(tokenizer, eval_text, options.eval_text, "evaluation", options.sequences, options.seq_len)
     with _connect(options) as client:
         digest = token_digest(calibration_tokens)
         calibration = find_calibration(client, options, digest)
         if calibration is None:
             calibration = calibrate(client, options, calibration_text, status)
-        maps = fetch_maps(client, options, calibration, status.note)
-        bundle = _bundle(client, options, calibration, maps)
-    losses = _measure(options, maps.distinct, torch.tensor(tokens).view(options.sequences, -1), status)
+        source = MapSource(
+            client, options.model_name, calibration, options.quantizers,
+            options.sinks, options.window, options.context_tokens,
+        )  # fmt: skip
+        maps = fetch_maps(source, configurations(options), status.note)
+        bundle = Bundle(source.full_calibration(), maps.distinct, source.curves())
+    losses = _measure(options, maps.distinct, torch.from_numpy(tokens).long(), status)
     shared = {
         "model": options.model_name.removeprefix("models/"),
         "text": pathlib.Path(options.eval_text).name,
@@ -98,30 +103,20 @@ def evaluate(options: EvaluateOptions, status: Status | None = None) -> Evaluati
     return Evaluation(rows, {str(key): reason for key, reason in maps.skipped.items()}, bundle)
 
 
-def _read_text(path: str, what: str) -> str:
+def _load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"can't read the {what} text: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the {what} text '{path}' isn't UTF-8: {error}") from error
-    if not text.strip():
-        raise ValueError(f"the {what} text '{path}' is empty")
-    return text
+        return load_tokenizer(model)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"can't load the tokenizer in '{model}': {error}") from error
 
 
 def _tokens(
-    options: EvaluateOptions, text: str, path: str, what: str, sequences: int, length: int
-) -> list[int]:
-    """The first sequences * length tokens of a text."""
-    needed = sequences * length
-    tokens = encode_text(options.model, text)
-    if len(tokens) < needed:
-        raise ValueError(
-            f"the {what} text '{path}' is too short: it has {len(tokens):,} tokens, "
-            f"{sequences} sequences of {length} need {needed:,}"
-        )
-    return tokens[:needed]
+    tokenizer: PreTrainedTokenizerBase, text: str, path: str, what: str, sequences: int, length: int
+) -> np.ndarray:
+    try:
+        return token_sequences(tokenizer, text, sequences, length)
+    except TextError as error:
+        raise TextError(f"the {what} text '{path}' can't be used: {error}", reason=error.reason) from error
 
 
 @contextlib.contextmanager
@@ -140,23 +135,6 @@ def _connect(options: EvaluateOptions) -> Iterator[Client]:
             if services is not None:
                 services.check()  # a service that died says more than its client
             raise
-
-
-def _bundle(client: Client, options: EvaluateOptions, calibration: str, maps: Maps) -> Bundle:
-    names = (ANY, *options.quantizers)
-    curves = {
-        name: client.get_rate_distortion_curve(
-            options.model_name,
-            quantizers=options.quantizers if name == ANY else (name,),
-            calibration=calibration,
-            sink_tokens=options.sinks,
-            window=options.window,
-            context_tokens=options.context_tokens,
-            max_points=_CURVE_POINTS,
-        )
-        for name in names
-    }
-    return Bundle(client.get_calibration(options.model_name, calibration), maps.distinct, curves)
 
 
 def _measure(
