@@ -3,23 +3,10 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/quantizers/bit_stream.h"
 #include "ratequant/kv/bit_width.h"
 
 namespace ratequant::kv {
 namespace {
-
-constexpr size_t kAlignment = 16;
-
-constexpr size_t AlignUp(size_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
-size_t ParamBytes(const ParamLayout& params, int page_tokens) {
-  const size_t blocks = page_tokens / params.block_tokens;
-  return blocks * params.per_block * sizeof(uint16_t) *
-         (params.has_zero ? 2 : 1);
-}
 
 absl::Status ValidateRange(const Codec& codec, int first, int count,
                            size_t section_bytes) {
@@ -56,30 +43,6 @@ absl::Status ValidateRows(const Codec& codec, const void* data, DType dtype,
 }
 
 }  // namespace
-
-std::vector<CodeRun> CodeRunsOfRow(int width, int head_dim) {
-  return {{width, head_dim}};
-}
-
-ParamLayout MakeParamLayout(const QuantizerSpec& quantizer, Tensor tensor,
-                            int head_dim, int page_tokens) {
-  ParamLayout params;
-  const bool kivi = quantizer.kind == QuantizerKind::kKivi;
-  params.has_zero = kivi || quantizer.kind == QuantizerKind::kQuarot;
-  if (kivi && tensor == Tensor::kKey) {
-    params.block_tokens = quantizer.group_size;
-    params.block_channels = 1;
-    params.per_block = head_dim;
-    params.zeros_offset = head_dim * sizeof(uint16_t);
-    params.scales_stride = 2 * params.zeros_offset;
-    return params;
-  }
-  params.block_channels = kivi ? quantizer.group_size : head_dim;
-  params.per_block = head_dim / params.block_channels;
-  params.scales_stride = params.per_block * sizeof(uint16_t);
-  params.zeros_offset = page_tokens * params.scales_stride;
-  return params;
-}
 
 absl::Status ValidateCodecOptions(const Codec::Options& options) {
   if (options.tensor != Tensor::kKey && options.tensor != Tensor::kValue) {
@@ -150,20 +113,7 @@ absl::StatusOr<SectionLayout> ComputeSectionLayout(
   const absl::Status status = ValidateCodecOptions(
       {quantizer, tensor, width, head_dim, page_tokens, Backend::kReference});
   if (!status.ok()) return status;
-  SectionLayout layout;
-  if (width == kFp16Width) {
-    layout.row_bytes = head_dim * sizeof(uint16_t);
-  } else {
-    for (const CodeRun& run : CodeRunsOfRow(width, head_dim)) {
-      layout.row_bytes += BytesOfCodes(run.width, run.count);
-    }
-    layout.params_bytes = ParamBytes(
-        MakeParamLayout(quantizer, tensor, head_dim, page_tokens), page_tokens);
-  }
-  layout.codes_offset = AlignUp(layout.params_bytes);
-  layout.section_bytes =
-      AlignUp(layout.codes_offset + page_tokens * layout.row_bytes);
-  return layout;
+  return MakeSectionLayout(quantizer, tensor, width, head_dim, page_tokens);
 }
 
 }  // namespace ratequant::kv

@@ -6,7 +6,7 @@
 #include "kernels/quantizers/host_device.h"
 #include "kernels/quantizers/number.h"
 #include "kernels/quantizers/rotation.h"
-#include "ratequant/kv/quantizer.h"
+#include "ratequant/kv/quantizer_spec.h"
 
 // turboquant's element arithmetic, apart from rotation and row sums
 // (kernels/FORMAT.md, "turboquant").

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ratequant/kv/quantizer.h"
+#include "ratequant/kv/section_layout.h"
 #include "ratequant/kv/tensor.h"
 
 namespace ratequant::kv {
@@ -19,16 +20,6 @@ inline constexpr uint32_t kFormatVersion = 1;
 
 // Which implementation runs. All give the same bytes.
 enum class Backend { kReference, kSimd };
-
-// A section is the packed form of one page of one group: `page_tokens` rows of
-// `head_dim` channels, parameters first, then one row of codes per token
-// (kernels/FORMAT.md). All sizes in bytes.
-struct SectionLayout {
-  size_t params_bytes = 0;  // scales, zero points, norms
-  size_t row_bytes = 0;     // codes of one token
-  size_t codes_offset = 0;  // first row, a multiple of 16
-  size_t section_bytes = 0; // the whole, a multiple of 16
-};
 
 // Quantizes and dequantizes the rows of one group. Immutable after creation
 // and thread-safe: any number of threads may use one codec on different
