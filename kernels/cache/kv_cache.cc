@@ -163,7 +163,8 @@ class KvCacheImpl : public KvCache {
           "can't append ", tokens, " tokens to ", (*store)->length(),
           "; a sequence holds 0 to ", kMaxLength, " tokens"));
     }
-    if (tokens > 0 && (keys.data == nullptr || values.data == nullptr)) {
+    if (tokens == 0) return absl::OkStatus();
+    if (keys.data == nullptr || values.data == nullptr) {
       return absl::InvalidArgumentError(
           absl::StrCat(keys.data == nullptr ? "keys" : "values",
                        ": null, with ", tokens, " tokens to append"));
@@ -181,6 +182,13 @@ class KvCacheImpl : public KvCache {
                       const MutableHeads& values) const override {
     absl::StatusOr<LayerStore*> store = Find(id, layer);
     if (!store.ok()) return store.status();
+    const int64_t length = (*store)->length();
+    if (first < 0 || count < 0 || first > length - count) {
+      return absl::OutOfRangeError(absl::StrCat("tokens [", first, ", ", first,
+                                                " + ", count, ") of layer ",
+                                                layer, ", which has ", length));
+    }
+    if (count == 0) return absl::OkStatus();
     for (const bool is_key : {true, false}) {
       const MutableHeads& heads = is_key ? keys : values;
       const absl::string_view name = is_key ? "keys" : "values";
@@ -194,6 +202,13 @@ class KvCacheImpl : public KvCache {
     const int head_dim = config_.geometry.head_dim;
     return (*store)->Gather(first, count, Normalized(keys, count, head_dim),
                             Normalized(values, count, head_dim));
+  }
+
+  absl::StatusOr<absl::Span<const uint8_t>> Section(
+      SequenceId id, int layer, int group, int64_t page) const override {
+    absl::StatusOr<LayerStore*> store = Find(id, layer);
+    if (!store.ok()) return store.status();
+    return (*store)->Section(group, page);
   }
 
   absl::StatusOr<int64_t> Length(SequenceId id, int layer) const override {

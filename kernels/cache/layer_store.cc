@@ -71,7 +71,6 @@ int64_t LayerStore::AllocatedBytes() const {
 
 absl::Status LayerStore::Append(int64_t tokens, const ConstHeads& keys,
                                 const ConstHeads& values) {
-  if (tokens == 0) return absl::OkStatus();
   Change change;
   change.new_length = length_ + tokens;
   for (int g = 0; g < groups(); ++g) {
@@ -229,11 +228,6 @@ void LayerStore::CommitGroup(int group, Change& change) {
 absl::Status LayerStore::Gather(int64_t first, int64_t count,
                                 const MutableHeads& keys,
                                 const MutableHeads& values) const {
-  if (first < 0 || count < 0 || first > length_ - count) {
-    return absl::OutOfRangeError(absl::StrCat(
-        "tokens [", first, ", ", first, " + ", count, ") of layer ",
-        plan_->layer, ", which has ", length_, " tokens"));
-  }
   for (int g = 0; g < groups(); ++g) {
     const MutableHeads& heads = g % 2 == 0 ? keys : values;
     if (heads.data == nullptr) continue;
@@ -264,6 +258,26 @@ absl::Status LayerStore::GatherGroup(int group, int64_t first, int64_t count,
   return absl::OkStatus();
 }
 
+absl::StatusOr<absl::Span<const uint8_t>> LayerStore::Section(
+    int group, int64_t page) const {
+  if (group < 0 || group >= groups()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("group ", group, " is not in 0 to ", groups() - 1));
+  }
+  const int64_t pages = static_cast<int64_t>(pages_.size());
+  if (page < 0 || page >= pages) {
+    return absl::OutOfRangeError(absl::StrCat(
+        "page ", page, " of layer ", plan_->layer, ", which has ", pages));
+  }
+  return SectionOf(pages_[page], group);
+}
+
+absl::Span<const uint8_t> LayerStore::SectionOf(const Page& page,
+                                                int group) const {
+  return absl::MakeConstSpan(page.data() + plan_->layout->section_offset[group],
+                             plan_->layout->section[group].section_bytes);
+}
+
 absl::Status LayerStore::DecodePages(int group, int64_t first, int64_t count,
                                      const MutableRows& out) const {
   const Codec& codec = *plan_->codecs[group];
@@ -272,10 +286,9 @@ absl::Status LayerStore::DecodePages(int group, int64_t first, int64_t count,
     const int64_t row = (first + done) % page_tokens;
     const int64_t rows = std::min(count - done, page_tokens - row);
     const Page& page = pages_[(first + done) / page_tokens];
-    absl::Status status = codec.Decode(
-        absl::MakeConstSpan(page.data() + plan_->layout->section_offset[group],
-                            codec.layout().section_bytes),
-        static_cast<int>(row), static_cast<int>(rows), RowsFrom(out, done));
+    absl::Status status =
+        codec.Decode(SectionOf(page, group), static_cast<int>(row),
+                     static_cast<int>(rows), RowsFrom(out, done));
     if (!status.ok()) return Annotate(group, status);
     done += rows;
   }

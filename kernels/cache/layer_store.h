@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/cache/page_pool.h"
 #include "kernels/cache/token_ring.h"
@@ -43,11 +44,15 @@ class LayerStore {
   int64_t length() const { return length_; }
   int64_t AllocatedBytes() const;
 
-  // As in KvCache, for arguments whose shape was checked already.
+  // As in KvCache, for arguments that were checked already: all but the values
+  // themselves. At least one token.
   absl::Status Append(int64_t tokens, const ConstHeads& keys,
                       const ConstHeads& values);
   absl::Status Gather(int64_t first, int64_t count, const MutableHeads& keys,
                       const MutableHeads& values) const;
+
+  absl::StatusOr<absl::Span<const uint8_t>> Section(int group,
+                                                    int64_t page) const;
 
  private:
   struct Change;
@@ -68,6 +73,7 @@ class LayerStore {
   void CommitGroup(int group, Change& change);
   absl::Status GatherGroup(int group, int64_t first, int64_t count,
                            const MutableRows& out) const;
+  absl::Span<const uint8_t> SectionOf(const Page& page, int group) const;
   absl::Status DecodePages(int group, int64_t first, int64_t count,
                            const MutableRows& out) const;
   absl::Status Annotate(int group, const absl::Status& status) const;

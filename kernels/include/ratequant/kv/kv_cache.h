@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "ratequant/kv/codec.h"
 #include "ratequant/kv/kv_layout.h"
 #include "ratequant/kv/tensor.h"
@@ -83,6 +84,14 @@ class KvCache {
   virtual absl::Status Gather(SequenceId id, int layer, int64_t first,
                               int64_t count, const MutableHeads& keys,
                               const MutableHeads& values) const = 0;
+
+  // The packed bytes of page `page` of group `group` (head * 2, + 1 for V) of
+  // one layer, a section as kernels/FORMAT.md has it; rows not packed yet are
+  // zero. Valid until the sequence's next Append or its removal. NOT_FOUND,
+  // INVALID_ARGUMENT for a layer or group, OUT_OF_RANGE for a page that doesn't
+  // exist.
+  virtual absl::StatusOr<absl::Span<const uint8_t>> Section(
+      SequenceId id, int layer, int group, int64_t page) const = 0;
 
   // Tokens appended to `layer`.
   virtual absl::StatusOr<int64_t> Length(SequenceId id, int layer) const = 0;
