@@ -1,5 +1,6 @@
 #include "ratequant/kv/codec.h"
 
+#include "kernels/cpu/simd_codec.h"
 #include "kernels/quantizers/section.h"
 #include "kernels/reference/reference_codec.h"
 
@@ -8,6 +9,11 @@ namespace ratequant::kv {
 absl::StatusOr<std::unique_ptr<Codec>> Codec::Create(const Options& options) {
   const absl::Status status = ValidateCodecOptions(options);
   if (!status.ok()) return status;
+  const RowKernels* const kernels = GetRowKernels();
+  if (options.backend == Backend::kSimd && kernels != nullptr) {
+    return std::make_unique<SimdCodec>(options, *kernels);
+  }
+  // A CPU without vectors computes the same, one float at a time.
   return std::make_unique<ReferenceCodec>(options);
 }
 

@@ -193,16 +193,31 @@ Codebook ComputeCodebook(int dim, int width) {
   return MakeCodebook(dim, width, std::move(levels));
 }
 
+// Puts the sorted thresholds into the subtree of `node`, in order; returns the
+// next threshold to put.
+size_t FillTree(const std::vector<float>& thresholds, size_t next, size_t node,
+                std::vector<float>& tree) {
+  if (node > thresholds.size()) return next;
+  next = FillTree(thresholds, next, 2 * node, tree);
+  tree[node] = thresholds[next];
+  return FillTree(thresholds, next + 1, 2 * node + 1, tree);
+}
+
 }  // namespace
 
 Codebook MakeCodebook(int dim, int width, std::vector<float> levels) {
-  Codebook codebook{dim, width, std::move(levels), {}, {}};
+  Codebook codebook{dim, width, std::move(levels), {}, {}, {}};
   for (size_t i = 0; i < codebook.levels.size(); ++i) {
     codebook.units.push_back(codebook.levels[i] * InverseSqrtOfDim(dim));
     if (i == 0) continue;
     codebook.thresholds.push_back(
         0.5f * (codebook.levels[i - 1] + codebook.levels[i]));
   }
+  const size_t entries =
+      std::max<size_t>(codebook.levels.size(), Codebook::kMinEntries);
+  codebook.units.resize(entries, 0.0f);
+  codebook.tree.resize(entries, 0.0f);
+  FillTree(codebook.thresholds, 0, 1, codebook.tree);
   return codebook;
 }
 

@@ -14,6 +14,13 @@ struct Codebook {
   std::vector<float> levels;      // [2^width] ascending, fp16 values, symmetric
   std::vector<float> units;       // [2^width] levels / sqrt(dim)
   std::vector<float> thresholds;  // [2^width - 1] midpoints of the levels
+  // [2^width] The thresholds as a binary search tree: node k has the children
+  // 2k and 2k + 1; entry 0 isn't used.
+  std::vector<float> tree;
+
+  // Entries that can be read from `units` and `tree` at least; those beyond
+  // 2^width are 0. Vector code loads whole registers.
+  static constexpr int kMinEntries = 16;
 };
 
 // The codebook for a power of two from 8 to 512 and a width from 1 to 8.

@@ -31,6 +31,7 @@ class CodecBase : public Codec {
   const std::vector<float>& signs() const { return signs_; }
 
   // Turboquant only.
+  bool has_codebook() const { return codebook_ != nullptr; }
   const Codebook& codebook() const { return *codebook_; }
   RowScale row_scale() const;
 

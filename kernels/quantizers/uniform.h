@@ -21,12 +21,15 @@ RQ_HOST_DEVICE constexpr int MaxCode(int width) { return (1 << width) - 1; }
 
 // --- asymmetric: x^ = zero + code * scale ---
 
+// Adding +0 turns -0 into +0: which zero is the smallest of several depends on
+// the order of comparison.
 RQ_HOST_DEVICE inline float AsymmetricScale(float min, float max, int width) {
-  return RoundToHalf((max - min) / static_cast<float>(MaxCode(width)));
+  const float range = (max - min) + 0.0f;
+  return RoundToHalf(range / static_cast<float>(MaxCode(width)));
 }
 
 RQ_HOST_DEVICE inline float AsymmetricZero(float min) {
-  return RoundToHalf(min);
+  return RoundToHalf(min + 0.0f);
 }
 
 // `reciprocal` is ReciprocalOrZero(scale).

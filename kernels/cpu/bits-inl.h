@@ -1,0 +1,115 @@
+// Bit streams of codes (kernels/FORMAT.md, "Rows"): pack and unpack whole
+// vectors. Included once per target.
+
+#if defined(RATEQUANT_KERNELS_CPU_BITS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RATEQUANT_KERNELS_CPU_BITS_INL_H_
+#undef RATEQUANT_KERNELS_CPU_BITS_INL_H_
+#else
+#define RATEQUANT_KERNELS_CPU_BITS_INL_H_
+#endif
+
+#include "hwy/highway.h"
+#include "kernels/cpu/vector-inl.h"
+
+#if RQ_HAS_VECTORS
+HWY_BEFORE_NAMESPACE();
+namespace ratequant::kv {
+namespace HWY_NAMESPACE {
+
+// Bytes beyond the last code that packing writes and unpacking reads.
+inline constexpr int kBitSlack = 16;
+
+// Packs `count` codes, rounded up to 16, of `width` bits into
+// BytesOfCodes(width, count) bytes and up to kBitSlack more.
+HWY_INLINE void PackRow(const uint8_t* HWY_RESTRICT codes, int width, int count,
+                        uint8_t* HWY_RESTRICT row) {
+  const hn::Full128<uint8_t> d8;
+  const hn::Repartition<uint16_t, decltype(d8)> d16;
+  const hn::Repartition<uint32_t, decltype(d8)> d32;
+  const hn::Repartition<uint64_t, decltype(d8)> d64;
+  HWY_ALIGN uint8_t gather[16];
+  for (int i = 0; i < 16; ++i) {
+    const int byte = i < width ? i : 8 + i - width;
+    gather[i] = static_cast<uint8_t>(byte < 16 ? byte : 0);
+  }
+  const auto order = hn::Load(d8, gather);
+  for (int i = 0; i < count; i += 16) {
+    // Neighbours are joined three times; then each half of the vector holds 8
+    // codes in its lowest `width` bytes.
+    const auto v16 = hn::BitCast(d16, hn::LoadU(d8, codes + i));
+    const auto low16 = hn::Set(d16, 0xFF);
+    const auto v32 = hn::BitCast(
+        d32, hn::Or(hn::And(v16, low16),
+                    hn::ShiftRightSame(hn::AndNot(low16, v16), 8 - width)));
+    const auto low32 = hn::Set(d32, 0xFFFF);
+    const auto v64 = hn::BitCast(
+        d64,
+        hn::Or(hn::And(v32, low32),
+               hn::ShiftRightSame(hn::AndNot(low32, v32), 16 - 2 * width)));
+    const auto low64 = hn::Set(d64, 0xFFFFFFFFull);
+    const auto joined =
+        hn::Or(hn::And(v64, low64),
+               hn::ShiftRightSame(hn::AndNot(low64, v64), 32 - 4 * width));
+    hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, joined), order), d8,
+               row + i / 8 * width);
+  }
+}
+
+// Reads codes of one width, a vector at a time.
+template <class D>
+class Unpacker {
+ public:
+  Unpacker(D d, int width) : width_(width) {
+    const IntTag<D> di;
+    const hn::Repartition<uint8_t, D> d8;
+    const hn::RebindToUnsigned<D> du;
+    mask_ = hn::Set(du, (1u << width) - 1);
+    for (int set = 0; set < kSets; ++set) {
+      HWY_ALIGN uint8_t bytes[64];
+      HWY_ALIGN int32_t shifts[16];
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const int bit = (set * kLanes + lane) * width;
+        shifts[lane] = bit % 8;
+        bytes[4 * lane] = static_cast<uint8_t>(bit / 8);
+        // The code's second byte, or any byte that exists: what it adds is
+        // masked away.
+        bytes[4 * lane + 1] = static_cast<uint8_t>(HWY_MIN(bit / 8 + 1, 15));
+        bytes[4 * lane + 2] = bytes[4 * lane + 3] = bytes[4 * lane];
+      }
+      bytes_[set] = hn::Load(d8, bytes);
+      shifts_[set] = hn::BitCast(du, hn::Load(di, shifts));
+    }
+  }
+
+  // Codes [first, first + lanes) of `row`; first is a multiple of the lanes.
+  // Reads up to kBitSlack bytes beyond them.
+  HWY_INLINE hn::Vec<IntTag<D>> Codes(D, const uint8_t* row, int first) const {
+    const hn::Repartition<uint8_t, D> d8;
+    const hn::RebindToUnsigned<D> du;
+    const int set = kSets == 1 ? 0 : first / kLanes % kSets;
+    const auto loaded =
+        hn::LoadDup128(d8, row + first / kStep * kStep / 8 * width_);
+    const auto words =
+        hn::BitCast(du, hn::TableLookupBytes(loaded, bytes_[set]));
+    return hn::BitCast(IntTag<D>(),
+                       hn::And(hn::Shr(words, shifts_[set]), mask_));
+  }
+
+ private:
+  static constexpr int kLanes = NumLanes(D());
+  // 8 codes are whole bytes; vectors of 4 start in the middle every other time.
+  static constexpr int kSets = kLanes < 8 ? 8 / kLanes : 1;
+  static constexpr int kStep = kLanes * kSets;
+
+  int width_;
+  hn::Vec<hn::Repartition<uint8_t, D>> bytes_[kSets];
+  hn::Vec<hn::RebindToUnsigned<D>> shifts_[kSets];
+  hn::Vec<hn::RebindToUnsigned<D>> mask_;
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace ratequant::kv
+HWY_AFTER_NAMESPACE();
+#endif  // RQ_HAS_VECTORS
+
+#endif  // RATEQUANT_KERNELS_CPU_BITS_INL_H_

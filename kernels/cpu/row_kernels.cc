@@ -1,0 +1,517 @@
+#include "kernels/cpu/row_kernels.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/quantizers/bit_stream.h"
+#include "kernels/quantizers/number.h"
+#include "kernels/quantizers/turboquant.h"
+#include "kernels/quantizers/uniform.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/row_kernels.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "kernels/cpu/bits-inl.h"
+#include "kernels/cpu/quantize-inl.h"
+#include "kernels/cpu/vector-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ratequant::kv {
+namespace HWY_NAMESPACE {
+
+#if RQ_HAS_VECTORS
+
+HWY_INLINE void PutHalf(float value, uint8_t* bytes) {
+  const uint16_t half = HalfOfFloat(value);
+  memcpy(bytes, &half, sizeof(half));
+}
+
+HWY_INLINE float GetHalf(const uint8_t* bytes) {
+  uint16_t half;
+  memcpy(&half, bytes, sizeof(half));
+  return FloatOfHalf(half);
+}
+
+template <class D>
+HWY_INLINE void PutCodes(D, hn::Vec<IntTag<D>> codes, uint8_t* target) {
+  const hn::Rebind<uint8_t, D> d8;
+  hn::StoreU(hn::DemoteTo(d8, codes), d8, target);
+}
+
+// Encodes rows of one section with vectors of D.
+template <class D>
+class Encoder {
+ public:
+  Encoder(const RowPlan& plan, uint8_t* section)
+      : plan_(plan), section_(section), dim_(plan.dim) {}
+
+  int Run(const ConstRows& rows, int first, int count, int skip_tokens) {
+    const int granule = plan_.params.block_tokens;
+    for (int row = first; row < first + count; row += granule) {
+      const ConstRows block = {RowData(rows, row - first), rows.dtype,
+                               rows.row_stride};
+      const bool good = granule > 1 ? EncodeGroup(block, row, skip_tokens)
+                                    : EncodeRow(block, row, skip_tokens);
+      if (!good) return row;
+    }
+    return -1;
+  }
+
+ private:
+  static constexpr int kLanes = NumLanes(D());
+
+  const void* RowData(const ConstRows& rows, int row) const {
+    return static_cast<const char*>(rows.data) +
+           row * rows.row_stride *
+               static_cast<int64_t>(ElementSize(rows.dtype));
+  }
+
+  uint8_t* RowCodes(int token) const {
+    return section_ + plan_.layout.codes_offset +
+           token * plan_.layout.row_bytes;
+  }
+
+  bool EncodeRow(const ConstRows& source, int token, int skip_tokens) {
+    const D d;
+    const float* x = LoadRow(d, source.data, source.dtype, dim_, row_);
+    if (!AllWithin(d, x, dim_, kMaxHalf)) return false;
+    if (token < skip_tokens) {
+      ClearRow(token);
+    } else if (plan_.stores_halves) {
+      for (int i = 0; i < dim_; i += kLanes) {
+        StoreHalves(d, hn::LoadU(d, x + i), RowCodes(token) + 2 * i);
+      }
+    } else {
+      QuantizeRow(x, token);
+      StoreCodes(token);
+    }
+    return true;
+  }
+
+  void ClearRow(int token) const {
+    memset(RowCodes(token), 0, plan_.layout.row_bytes);
+    const size_t bytes = plan_.params.per_block * sizeof(uint16_t);
+    if (bytes == 0) return;
+    memset(section_ + plan_.params.ScaleOffset(token, 0), 0, bytes);
+    if (plan_.params.has_zero) {
+      memset(section_ + plan_.params.ZeroOffset(token, 0), 0, bytes);
+    }
+  }
+
+  void StoreCodes(int token) {
+    PackRow(codes_, plan_.width, dim_, packed_);
+    memcpy(RowCodes(token), packed_, plan_.layout.row_bytes);
+  }
+
+  void ZeroCodes() { memset(codes_, 0, dim_); }
+
+  void QuantizeRow(const float* x, int token) {
+    switch (plan_.kind) {
+      case QuantizerKind::kRtn:
+        SymmetricCodes(x, token);
+        return;
+      case QuantizerKind::kKivi:
+        AsymmetricRow(x, token);
+        return;
+      case QuantizerKind::kQuarot:
+        RotateRow(D(), x, plan_.signs, dim_, rotated_);
+        AsymmetricRow(rotated_, token);
+        return;
+      case QuantizerKind::kTurboquant:
+        TurboquantCodes(x, token);
+        return;
+    }
+  }
+
+  void SymmetricCodes(const float* HWY_RESTRICT x, int token) {
+    const D d;
+    const IntTag<D> di;
+    const SymmetricRow<D> row(d, AbsMaxOf(d, x, dim_), plan_.width);
+    PutHalf(row.scale_value, section_ + plan_.params.ScaleOffset(token, 0));
+    if (row.scale_value == 0.0f) return ZeroCodes();
+    // Levels -1 and +1 become 0 and 1, others are shifted.
+    const auto offset = hn::Set(di, -SymmetricOffset(plan_.width));
+    for (int i = 0; i < dim_; i += kLanes) {
+      auto code =
+          hn::Add(hn::NearestInt(row.Levels(d, hn::LoadU(d, x + i))), offset);
+      if (row.one_bit) code = hn::ShiftRight<1>(code);
+      PutCodes(d, code, codes_ + i);
+    }
+  }
+
+  void AsymmetricRow(const float* HWY_RESTRICT x, int token) {
+    // A group of 8 channels is narrower than the widest vectors.
+    const int channels = plan_.params.block_channels;
+    if (channels % kLanes == 0) {
+      AsymmetricGroups(D(), x, channels, token);
+    } else {
+      AsymmetricGroups(NarrowTag(), x, channels, token);
+    }
+  }
+
+  template <class DG>
+  void AsymmetricGroups(DG d, const float* HWY_RESTRICT x, int channels,
+                        int token) {
+    const auto max_code = hn::Set(d, static_cast<float>(MaxCode(plan_.width)));
+    for (int group = 0; group < plan_.params.per_block; ++group) {
+      const int begin = group * channels;
+      const Range range = RangeOf(d, x + begin, channels);
+      const float scale = AsymmetricScale(range.min, range.max, plan_.width);
+      const float zero = AsymmetricZero(range.min);
+      PutHalf(scale, section_ + plan_.params.ScaleOffset(token, group));
+      PutHalf(zero, section_ + plan_.params.ZeroOffset(token, group));
+      const auto zeros = hn::Set(d, zero);
+      const auto reciprocal = hn::Set(d, ReciprocalOrZero(scale));
+      for (int i = begin; i < begin + channels; i += NumLanes(d)) {
+        PutCodes(d,
+                 hn::NearestInt(AsymmetricCodes(d, hn::LoadU(d, x + i), zeros,
+                                                reciprocal, max_code)),
+                 codes_ + i);
+      }
+    }
+  }
+
+  void TurboquantCodes(const float* HWY_RESTRICT x, int token) {
+    const D d;
+    for (int i = 0; i < dim_; i += kLanes) {
+      const auto v = hn::LoadU(d, x + i);
+      hn::Store(hn::Mul(v, v), d, rotated_ + i);
+    }
+    const float squared_norm = FoldSum(d, rotated_, dim_);
+    RotateRow(d, x, plan_.signs, dim_, rotated_);
+    switch (plan_.width) {
+      case 1:
+        return TurboquantCodes<1>(squared_norm, token);
+      case 2:
+        return TurboquantCodes<2>(squared_norm, token);
+      case 3:
+        return TurboquantCodes<3>(squared_norm, token);
+      case 4:
+        return TurboquantCodes<4>(squared_norm, token);
+      case 5:
+        return TurboquantCodes<5>(squared_norm, token);
+      case 6:
+        return TurboquantCodes<6>(squared_norm, token);
+      case 7:
+        return TurboquantCodes<7>(squared_norm, token);
+      case 8:
+        return TurboquantCodes<8>(squared_norm, token);
+    }
+  }
+
+  template <int kWidth>
+  void TurboquantCodes(float squared_norm, int token) {
+    const D d;
+    const auto factor = hn::Set(d, CodebookFactor(squared_norm, dim_));
+    const bool needs_dot = plan_.row_scale == RowScale::kUnbiased;
+    for (int i = 0; i < dim_; i += kLanes) {
+      const auto y = hn::Load(d, rotated_ + i);
+      const auto code =
+          CodesOfCoordinates<kWidth>(d, *plan_.codebook, hn::Mul(y, factor));
+      PutCodes(d, code, codes_ + i);
+      if (!needs_dot) continue;
+      const auto unit = UnitsOfCodes<kWidth>(d, *plan_.codebook, code);
+      hn::Store(hn::Mul(y, unit), d, products_ + i);
+    }
+    const float dot = needs_dot ? FoldSum(d, products_, dim_) : 0.0f;
+    const float scale = TurboquantScale(plan_.row_scale, squared_norm, dot);
+    PutHalf(scale, section_ + plan_.params.ScaleOffset(token, 0));
+    if (scale == 0.0f) ZeroCodes();
+  }
+
+  // K under kivi: a group of tokens, each channel with its own range.
+  bool EncodeGroup(const ConstRows& group, int first, int skip_tokens) {
+    const D d;
+    const int tokens = plan_.params.block_tokens;
+    const int start = std::clamp(skip_tokens - first, 0, tokens);
+    for (int t = 0; t < tokens; ++t) {
+      const float* x = LoadRow(d, RowData(group, t), group.dtype, dim_, row_);
+      if (!AllWithin(d, x, dim_, kMaxHalf)) return false;
+      if (t < start) continue;
+      for (int i = 0; i < dim_; i += kLanes) {
+        const auto v = hn::LoadU(d, x + i);
+        const auto min = t == start ? v : hn::Min(v, hn::Load(d, min_ + i));
+        const auto max = t == start ? v : hn::Max(v, hn::Load(d, max_ + i));
+        hn::Store(min, d, min_ + i);
+        hn::Store(max, d, max_ + i);
+      }
+    }
+    if (start == tokens) {
+      memset(min_, 0, sizeof(min_));
+      memset(max_, 0, sizeof(max_));
+    }
+    StoreGroupParams(first);
+    const auto max_code = hn::Set(d, static_cast<float>(MaxCode(plan_.width)));
+    for (int t = 0; t < tokens; ++t) {
+      if (t < start) {
+        memset(RowCodes(first + t), 0, plan_.layout.row_bytes);
+        continue;
+      }
+      const float* x = LoadRow(d, RowData(group, t), group.dtype, dim_, row_);
+      for (int i = 0; i < dim_; i += kLanes) {
+        // min_ and max_ now hold zeros and reciprocals.
+        PutCodes(d,
+                 hn::NearestInt(AsymmetricCodes(
+                     d, hn::LoadU(d, x + i), hn::Load(d, min_ + i),
+                     hn::Load(d, max_ + i), max_code)),
+                 codes_ + i);
+      }
+      StoreCodes(first + t);
+    }
+    return true;
+  }
+
+  // Writes the parameters of min_ and max_, and turns these into zeros and
+  // reciprocals of scales as the decoder sees them.
+  void StoreGroupParams(int first) {
+    const D d;
+    const auto levels = hn::Set(d, static_cast<float>(MaxCode(plan_.width)));
+    for (int i = 0; i < dim_; i += kLanes) {
+      uint8_t* const scales = section_ + plan_.params.ScaleOffset(first, i);
+      uint8_t* const zeros = section_ + plan_.params.ZeroOffset(first, i);
+      const auto min = hn::Load(d, min_ + i);
+      const auto range =
+          hn::Add(hn::Sub(hn::Load(d, max_ + i), min), hn::Zero(d));
+      StoreHalves(d, hn::Div(range, levels), scales);
+      StoreHalves(d, hn::Add(min, hn::Zero(d)), zeros);
+      hn::Store(LoadHalves(d, zeros), d, min_ + i);
+      hn::Store(Reciprocals(d, LoadHalves(d, scales)), d, max_ + i);
+    }
+  }
+
+  const RowPlan& plan_;
+  uint8_t* const section_;
+  const int dim_;
+  HWY_ALIGN float row_[kMaxDim];
+  HWY_ALIGN float rotated_[kMaxDim];
+  HWY_ALIGN float products_[kMaxDim];
+  HWY_ALIGN float min_[kMaxDim];
+  HWY_ALIGN float max_[kMaxDim];
+  HWY_ALIGN uint8_t codes_[kMaxDim + kBitSlack] = {};
+  HWY_ALIGN uint8_t packed_[kMaxDim + kBitSlack];
+};
+
+// Decodes rows of one section with vectors of D.
+template <class D>
+class Decoder {
+ public:
+  Decoder(const RowPlan& plan, const uint8_t* section)
+      : plan_(plan), section_(section), dim_(plan.dim) {}
+
+  void Run(int first, int count, const MutableRows& out) {
+    const D d;
+    const int64_t row_bytes =
+        out.row_stride * static_cast<int64_t>(ElementSize(out.dtype));
+    for (int i = 0; i < count; ++i) {
+      void* const target = static_cast<char*>(out.data) + i * row_bytes;
+      if (out.dtype == DType::kFloat32) {
+        DecodeRow(first + i, static_cast<float*>(target));
+      } else {
+        DecodeRow(first + i, row_);
+        StoreRow(d, row_, dim_, target, out.dtype);
+      }
+    }
+  }
+
+ private:
+  static constexpr int kLanes = NumLanes(D());
+
+  // The row's codes with kBitSlack readable bytes behind them.
+  const uint8_t* RowCodes(int token) {
+    const size_t offset =
+        plan_.layout.codes_offset + token * plan_.layout.row_bytes;
+    const size_t end = offset + plan_.layout.row_bytes + kBitSlack;
+    if (end <= plan_.layout.section_bytes) return section_ + offset;
+    memcpy(packed_, section_ + offset, plan_.layout.row_bytes);
+    return packed_;
+  }
+
+  float Scale(int token, int index) const {
+    return GetHalf(section_ + plan_.params.ScaleOffset(token, index));
+  }
+  float Zero(int token, int index) const {
+    return GetHalf(section_ + plan_.params.ZeroOffset(token, index));
+  }
+
+  void DecodeRow(int token, float* HWY_RESTRICT out) {
+    const D d;
+    if (plan_.stores_halves) {
+      const uint8_t* const row =
+          section_ + plan_.layout.codes_offset + token * plan_.layout.row_bytes;
+      for (int i = 0; i < dim_; i += kLanes) {
+        hn::StoreU(LoadHalves(d, row + 2 * i), d, out + i);
+      }
+      return;
+    }
+    switch (plan_.kind) {
+      case QuantizerKind::kRtn:
+        SymmetricRowValues(token, out);
+        return;
+      case QuantizerKind::kKivi:
+        if (plan_.params.block_tokens > 1) {
+          ChannelValues(token, out);
+        } else {
+          AsymmetricRow(token, out);
+        }
+        return;
+      case QuantizerKind::kQuarot:
+        AsymmetricRow(token, rotated_);
+        RotateRowBack(d, rotated_, plan_.signs, dim_, out);
+        return;
+      case QuantizerKind::kTurboquant:
+        TurboquantValues(token);
+        RotateRowBack(d, rotated_, plan_.signs, dim_, out);
+        return;
+    }
+  }
+
+  void SymmetricRowValues(int token, float* HWY_RESTRICT out) {
+    const D d;
+    const IntTag<D> di;
+    const Unpacker<D> unpacker(d, plan_.width);
+    const uint8_t* const row = RowCodes(token);
+    const auto scale = hn::Set(d, Scale(token, 0));
+    const auto offset = hn::Set(di, SymmetricOffset(plan_.width));
+    for (int i = 0; i < dim_; i += kLanes) {
+      auto code = unpacker.Codes(d, row, i);
+      if (plan_.width == 1) code = hn::Add(code, code);
+      const auto level = hn::ConvertTo(d, hn::Add(code, offset));
+      hn::StoreU(hn::Mul(level, scale), d, out + i);
+    }
+  }
+
+  void AsymmetricRow(int token, float* HWY_RESTRICT out) {
+    const int channels = plan_.params.block_channels;
+    if (channels % kLanes == 0) {
+      AsymmetricGroups(D(), token, channels, out);
+    } else {
+      AsymmetricGroups(NarrowTag(), token, channels, out);
+    }
+  }
+
+  template <class DG>
+  void AsymmetricGroups(DG d, int token, int channels,
+                        float* HWY_RESTRICT out) {
+    const Unpacker<DG> unpacker(d, plan_.width);
+    const uint8_t* const row = RowCodes(token);
+    for (int group = 0; group < plan_.params.per_block; ++group) {
+      const auto scale = hn::Set(d, Scale(token, group));
+      const auto zero = hn::Set(d, Zero(token, group));
+      const int begin = group * channels;
+      for (int i = begin; i < begin + channels; i += NumLanes(d)) {
+        const auto code = hn::ConvertTo(d, unpacker.Codes(d, row, i));
+        hn::StoreU(AsymmetricValues(code, zero, scale), d, out + i);
+      }
+    }
+  }
+
+  // K under kivi.
+  void ChannelValues(int token, float* HWY_RESTRICT out) {
+    const D d;
+    const int group = token / plan_.params.block_tokens;
+    if (group != loaded_group_) {
+      for (int i = 0; i < dim_; i += kLanes) {
+        hn::Store(LoadHalves(d, section_ + plan_.params.ScaleOffset(token, i)),
+                  d, scales_ + i);
+        hn::Store(LoadHalves(d, section_ + plan_.params.ZeroOffset(token, i)),
+                  d, zeros_ + i);
+      }
+      loaded_group_ = group;
+    }
+    const Unpacker<D> unpacker(d, plan_.width);
+    const uint8_t* const row = RowCodes(token);
+    for (int i = 0; i < dim_; i += kLanes) {
+      const auto code = hn::ConvertTo(d, unpacker.Codes(d, row, i));
+      hn::StoreU(AsymmetricValues(code, hn::Load(d, zeros_ + i),
+                                  hn::Load(d, scales_ + i)),
+                 d, out + i);
+    }
+  }
+
+  void TurboquantValues(int token) {
+    switch (plan_.width) {
+      case 1:
+        return TurboquantValues<1>(token);
+      case 2:
+        return TurboquantValues<2>(token);
+      case 3:
+        return TurboquantValues<3>(token);
+      case 4:
+        return TurboquantValues<4>(token);
+      case 5:
+        return TurboquantValues<5>(token);
+      case 6:
+        return TurboquantValues<6>(token);
+      case 7:
+        return TurboquantValues<7>(token);
+      case 8:
+        return TurboquantValues<8>(token);
+    }
+  }
+
+  template <int kWidth>
+  void TurboquantValues(int token) {
+    const D d;
+    const Unpacker<D> unpacker(d, kWidth);
+    const uint8_t* const row = RowCodes(token);
+    const auto scale = hn::Set(d, Scale(token, 0));
+    for (int i = 0; i < dim_; i += kLanes) {
+      const auto unit =
+          UnitsOfCodes<kWidth>(d, *plan_.codebook, unpacker.Codes(d, row, i));
+      hn::Store(hn::Mul(unit, scale), d, rotated_ + i);
+    }
+  }
+
+  const RowPlan& plan_;
+  const uint8_t* const section_;
+  const int dim_;
+  int loaded_group_ = -1;
+  HWY_ALIGN float row_[kMaxDim];
+  HWY_ALIGN float rotated_[kMaxDim];
+  HWY_ALIGN float scales_[kMaxDim];
+  HWY_ALIGN float zeros_[kMaxDim];
+  HWY_ALIGN uint8_t packed_[kMaxDim + kBitSlack] = {};
+};
+
+int Encode(const RowPlan& plan, const ConstRows& rows, int first, int count,
+           int skip_tokens, uint8_t* section) {
+  if (plan.dim % 16 == 0) {
+    return Encoder<WideTag>(plan, section).Run(rows, first, count, skip_tokens);
+  }
+  return Encoder<NarrowTag>(plan, section).Run(rows, first, count, skip_tokens);
+}
+
+void Decode(const RowPlan& plan, const uint8_t* section, int first, int count,
+            const MutableRows& out) {
+  if (plan.dim % 16 == 0) {
+    Decoder<WideTag>(plan, section).Run(first, count, out);
+  } else {
+    Decoder<NarrowTag>(plan, section).Run(first, count, out);
+  }
+}
+
+const RowKernels* Kernels() {
+  static constexpr RowKernels kKernels = {&Encode, &Decode};
+  return &kKernels;
+}
+
+#else
+
+const RowKernels* Kernels() { return nullptr; }
+
+#endif  // RQ_HAS_VECTORS
+
+}  // namespace HWY_NAMESPACE
+}  // namespace ratequant::kv
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ratequant::kv {
+
+HWY_EXPORT(Kernels);
+
+const RowKernels* GetRowKernels() { return HWY_DYNAMIC_DISPATCH(Kernels)(); }
+
+}  // namespace ratequant::kv
+#endif  // HWY_ONCE

@@ -1,0 +1,44 @@
+#ifndef RATEQUANT_KERNELS_CPU_ROW_KERNELS_H_
+#define RATEQUANT_KERNELS_CPU_ROW_KERNELS_H_
+
+#include <cstdint>
+
+#include "kernels/quantizers/codebook.h"
+#include "kernels/quantizers/section.h"
+#include "ratequant/kv/codec.h"
+
+namespace ratequant::kv {
+
+// What the SIMD kernels need to know of a codec.
+struct RowPlan {
+  QuantizerKind kind = QuantizerKind::kRtn;
+  bool stores_halves = false;
+  int width = 0;
+  int dim = 0;
+  SectionLayout layout;
+  ParamLayout params;
+  const float* signs = nullptr;        // [dim], quarot and turboquant
+  const Codebook* codebook = nullptr;  // turboquant
+  RowScale row_scale = RowScale::kL2;  // turboquant
+};
+
+// The kernels for one instruction set.
+struct RowKernels {
+  // Encodes page rows [first, first + count), whole groups. Returns the page
+  // row of the first group or row that holds a bad value, after which nothing
+  // is written, or -1.
+  int (*encode)(const RowPlan& plan, const ConstRows& rows, int first,
+                int count, int skip_tokens, uint8_t* section);
+
+  // Decodes page rows [first, first + count).
+  void (*decode)(const RowPlan& plan, const uint8_t* section, int first,
+                 int count, const MutableRows& out);
+};
+
+// For this CPU; null when it has no vectors that they are written for (x86
+// before AVX2).
+const RowKernels* GetRowKernels();
+
+}  // namespace ratequant::kv
+
+#endif  // RATEQUANT_KERNELS_CPU_ROW_KERNELS_H_

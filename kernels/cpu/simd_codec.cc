@@ -1,0 +1,47 @@
+#include "kernels/cpu/simd_codec.h"
+
+#include "kernels/quantizers/element.h"
+
+namespace ratequant::kv {
+
+SimdCodec::SimdCodec(const Options& options, const RowKernels& kernels)
+    : CodecBase(options), kernels_(kernels) {
+  plan_.kind = options.quantizer.kind;
+  plan_.stores_halves = stores_halves();
+  plan_.width = options.width;
+  plan_.dim = options.head_dim;
+  plan_.layout = layout();
+  plan_.params = params();
+  if (!signs().empty()) plan_.signs = signs().data();
+  if (has_codebook()) plan_.codebook = &codebook();
+  plan_.row_scale = row_scale();
+}
+
+absl::Status SimdCodec::Encode(const ConstRows& rows, int first, int count,
+                               int skip_tokens,
+                               absl::Span<uint8_t> section) const {
+  const absl::Status status =
+      ValidateEncode(*this, rows, first, count, skip_tokens, section.size());
+  if (!status.ok()) return status;
+  const int bad =
+      kernels_.encode(plan_, rows, first, count, skip_tokens, section.data());
+  if (bad < 0) return absl::OkStatus();
+  for (int row = bad; row < bad + token_granule(); ++row) {
+    for (int c = 0; c < options().head_dim; ++c) {
+      const float value = LoadElement(rows.data, rows.dtype,
+                                      (row - first) * rows.row_stride + c);
+      if (IsOutsideHalf(value)) return BadValueError(value, row, c);
+    }
+  }
+  return absl::InternalError("the rows changed while they were encoded");
+}
+
+absl::Status SimdCodec::Decode(absl::Span<const uint8_t> section, int first,
+                               int count, const MutableRows& out) const {
+  const absl::Status status =
+      ValidateDecode(*this, out, first, count, section.size());
+  if (status.ok()) kernels_.decode(plan_, section.data(), first, count, out);
+  return status;
+}
+
+}  // namespace ratequant::kv
