@@ -156,17 +156,18 @@ class TensorFitter {
             TableFits& out) const {
     if (groups.empty()) return;
     const size_t first = groups.front() / 2;
-    out.warnings.push_back(absl::StrFormat(
-        "%s: %d of %d %s groups %s (first: layer %d, head %d).", quantizer_,
-        groups.size(), groups_.size(), TensorName(), what, first / kv_heads_,
-        first % kv_heads_));
+    out.warnings.push_back(
+        absl::StrFormat("%s: %d of %d %s groups %s (first: layer %d, head %d).",
+                        quantizer_, groups.size(), groups_.size(), TensorName(),
+                        what, first / kv_heads_, first % kv_heads_));
   }
 
   CurveFit FitPooled(double mean_beta, TableFits& out) const {
     std::vector<double> mean(widths_.size(), 0);
     for (const Group& group : groups_) {
       absl::Span<const double> row = Row(group.index);
-      for (size_t w = 0; w < mean.size(); ++w) mean[w] += row[w] / groups_.size();
+      for (size_t w = 0; w < mean.size(); ++w)
+        mean[w] += row[w] / groups_.size();
     }
     const std::vector<Point> points = UsablePoints(widths_, mean);
     absl::optional<CurveFit> fit = FitPoints(points);

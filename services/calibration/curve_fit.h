@@ -47,8 +47,8 @@ struct TableFits {
 //
 // Where R^2 < 0.96, beta becomes min(fit, mean beta of the tensor's groups) and
 // alpha is refitted with that beta (paper W.10). A group without a curve (its
-// distortion is zero) gets alpha 0 and the mean beta. Both raise `beta_replaced`
-// and a warning. Pure.
+// distortion is zero) gets alpha 0 and the mean beta. Both raise
+// `beta_replaced` and a warning. Pure.
 TableFits FitTable(const std::string& quantizer, absl::Span<const int> widths,
                    absl::Span<const double> mse, int kv_heads);
 

@@ -86,8 +86,8 @@ class FieldReader {
 
   void Fail(const char* name, absl::string_view what) {
     if (!status_.ok()) return;
-    status_ = absl::InvalidArgumentError(
-        absl::StrCat("field '", name, "' ", what));
+    status_ =
+        absl::InvalidArgumentError(absl::StrCat("field '", name, "' ", what));
   }
 
   const Json& object_;
@@ -171,8 +171,8 @@ absl::StatusOr<EngineMessage> ParseObject(const Json& object) {
 
 absl::StatusOr<EngineMessage> ParseEngineMessage(absl::string_view line) {
   // Without exceptions; a depth bomb is bounded by the length of a line.
-  const Json json =
-      Json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+  const Json json = Json::parse(line.begin(), line.end(), nullptr,
+                                /*allow_exceptions=*/false);
   absl::StatusOr<EngineMessage> message =
       json.is_object() ? ParseObject(json)
                        : absl::InvalidArgumentError("it is not a JSON object");

@@ -94,8 +94,8 @@ absl::StatusOr<std::string> EngineProcess::ReadLine(absl::Duration patience,
     if (!cancelled.ok()) return cancelled;
     if (absl::optional<std::string> line = TakeLine()) return *std::move(line);
     if (output_.size() >= kMaxEngineLine) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "a message is longer than ", kMaxEngineLine, " bytes"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("a message is longer than ", kMaxEngineLine, " bytes"));
     }
     if (stdout_ < 0) return absl::OutOfRangeError("the output has ended");
     const absl::Duration left = deadline - absl::Now();
@@ -105,6 +105,13 @@ absl::StatusOr<std::string> EngineProcess::ReadLine(absl::Duration patience,
     }
     Pump(left, cancel);
   }
+}
+
+absl::optional<std::string> EngineProcess::TryReadLine() {
+  if (absl::optional<std::string> line = TakeLine()) return line;
+  ReadOutput();
+  ReadErrors();
+  return TakeLine();
 }
 
 absl::Status EngineProcess::Write(absl::string_view line) {
@@ -174,7 +181,8 @@ void EngineProcess::ReadOutput() {
   char buffer[16 * 1024];
   // One line beyond the limit is enough to see that it is too long; a living
   // process is read no faster than its lines are taken.
-  while (stdout_ >= 0 && (exit_.has_value() || output_.size() < kMaxEngineLine)) {
+  while (stdout_ >= 0 &&
+         (exit_.has_value() || output_.size() < kMaxEngineLine)) {
     const ssize_t n = ReadSome(stdout_, buffer, sizeof(buffer));
     if (n < 0) return;
     if (n == 0) return Close(stdout_);

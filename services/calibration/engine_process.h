@@ -53,6 +53,9 @@ class EngineProcess {
   absl::StatusOr<std::string> ReadLine(absl::Duration patience,
                                        const CancelToken& cancel);
 
+  // The next line if it is already there; empty otherwise, whatever the reason.
+  absl::optional<std::string> TryReadLine();
+
   // Queues a line for the process; never blocks. RESOURCE_EXHAUSTED when it
   // has left more than kMaxBacklog bytes unread. That the process is gone isn't
   // an error here: ReadLine tells.
@@ -84,13 +87,13 @@ class EngineProcess {
   absl::optional<std::string> TakeLine();
 
   const pid_t pid_;
-  int stdin_;   // -1 once closed, like the other two
+  int stdin_;  // -1 once closed, like the other two
   int stdout_;
   int stderr_;
   absl::optional<ProcessExit> exit_;  // set once the child is reaped
-  std::string output_;   // read, not yet taken
-  std::string backlog_;  // queued, not yet written
-  std::string errors_;   // tail of standard error
+  std::string output_;                // read, not yet taken
+  std::string backlog_;               // queued, not yet written
+  std::string errors_;                // tail of standard error
 };
 
 }  // namespace ratequant::calibration

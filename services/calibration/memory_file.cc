@@ -12,9 +12,9 @@ namespace ratequant::calibration {
 namespace {
 
 absl::Status Failed(const char* what, size_t size, int error) {
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "cannot get ", size, " bytes of shared memory: ", what, ": ",
-      strerror(error)));
+  return absl::ResourceExhaustedError(
+      absl::StrCat("cannot get ", size, " bytes of shared memory: ", what, ": ",
+                   strerror(error)));
 }
 
 }  // namespace

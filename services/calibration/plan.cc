@@ -1,6 +1,8 @@
 #include "services/calibration/plan.h"
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -15,29 +17,30 @@ constexpr uint32_t kDefaultSequences = 16;
 constexpr uint32_t kDefaultSequenceLength = 512;
 constexpr uint32_t kDefaultSinkTokens = 4;
 
-std::string Member(absl::string_view parent, absl::string_view name) {
-  return absl::StrCat(parent, ".", name);
+std::string Option(absl::string_view prefix, absl::string_view name) {
+  return absl::StrCat(prefix, "options.", name);
 }
 
-absl::Status UnsupportedShape(absl::string_view field,
-                              absl::string_view description) {
-  return FieldError("UNSUPPORTED_SHAPE", field, description);
+absl::Status UnsupportedShape(absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, "UNSUPPORTED_SHAPE",
+                   message);
 }
 
-absl::StatusOr<std::string> ModelId(const std::string& model) {
+absl::StatusOr<std::string> ModelId(const std::string& model,
+                                    absl::string_view prefix) {
   absl::string_view id = model;
   if (absl::ConsumePrefix(&id, "models/") && IsModelId(id)) {
     return std::string(id);
   }
-  return FieldError("INVALID_MODEL_ID", "model",
+  return FieldError("INVALID_MODEL_ID", absl::StrCat(prefix, "model"),
                     absl::StrCat("'", model,
                                  "' is not models/{model} with {model} like "
                                  "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"));
 }
 
 absl::StatusOr<std::vector<kv::QuantizerSpec>> Quantizers(
-    const v1::CalibrateOptions& options, absl::string_view parent) {
-  const std::string list = Member(parent, "quantizers");
+    const v1::CalibrateOptions& options, absl::string_view prefix) {
+  const std::string list = Option(prefix, "quantizers");
   if (options.quantizers_size() > kMaxQuantizers) {
     return FieldError("UNSUPPORTED_QUANTIZER", list,
                       absl::StrCat(options.quantizers_size(),
@@ -59,22 +62,22 @@ absl::StatusOr<std::vector<kv::QuantizerSpec>> Quantizers(
   return specs;
 }
 
-absl::Status CheckSizes(const CalibrationPlan& plan, absl::string_view parent) {
+absl::Status CheckSizes(const CalibrationPlan& plan, absl::string_view prefix) {
   if (plan.sequences > kMaxSequences) {
-    return UnsupportedShape(
-        Member(parent, "sequences"),
+    return FieldError(
+        "UNSUPPORTED_SHAPE", Option(prefix, "sequences"),
         absl::StrCat(plan.sequences, " sequences; at most ", kMaxSequences));
   }
   if (plan.sequence_length % kSequenceGranule != 0 ||
       plan.sequence_length > kMaxSequenceLength) {
-    return UnsupportedShape(
-        Member(parent, "sequence_length"),
+    return FieldError(
+        "UNSUPPORTED_SHAPE", Option(prefix, "sequence_length"),
         absl::StrCat(plan.sequence_length, " tokens; must be a multiple of ",
                      kSequenceGranule, ", at most ", kMaxSequenceLength));
   }
   if (plan.sink_tokens >= plan.sequence_length) {
-    return UnsupportedShape(
-        Member(parent, "sink_tokens"),
+    return FieldError(
+        "UNSUPPORTED_SHAPE", Option(prefix, "sink_tokens"),
         absl::StrCat(plan.sink_tokens,
                      " sinks leave nothing to measure in sequences of ",
                      plan.sequence_length, " tokens"));
@@ -82,72 +85,15 @@ absl::Status CheckSizes(const CalibrationPlan& plan, absl::string_view parent) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<CalibrationPlan> MakePlan(const std::string& model,
-                                         const v1::CalibrateOptions& options,
-                                         absl::string_view options_field) {
-  auto id = ModelId(model);
-  if (!id.ok()) return id.status();
-  auto quantizers = Quantizers(options, options_field);
-  if (!quantizers.ok()) return quantizers.status();
-  CalibrationPlan plan;
-  plan.model_id = *id;
-  plan.quantizers = *quantizers;
-  plan.sequences = options.sequences() != 0 ? options.sequences() : kDefaultSequences;
-  plan.sequence_length = options.sequence_length() != 0
-                             ? options.sequence_length()
-                             : kDefaultSequenceLength;
-  plan.sink_tokens = options.has_sink_tokens() ? options.sink_tokens()
-                                               : kDefaultSinkTokens;
-  absl::Status sizes = CheckSizes(plan, options_field);
-  if (!sizes.ok()) return sizes;
-  return plan;
-}
-
-absl::Status CheckGeometry(const v1::ModelGeometry& geometry,
-                           const CalibrationPlan& plan) {
-  const uint64_t layers = geometry.layers(), heads = geometry.kv_heads();
-  if (layers == 0 || layers > kMaxLayers) {
-    return UnsupportedShape(
-        "geometry.layers",
-        absl::StrCat(layers, " layers; must be 1 to ", kMaxLayers));
-  }
-  if (heads == 0 || layers * heads * 2 > kMaxGroups) {
-    return UnsupportedShape(
-        "geometry.kv_heads",
-        absl::StrCat(heads, " KV heads; must be at least 1, and layers * "
-                            "kv_heads * 2 at most ", kMaxGroups));
-  }
-  if (geometry.query_heads() == 0 || geometry.query_heads() % heads != 0) {
-    return UnsupportedShape(
-        "geometry.query_heads",
-        absl::StrCat(geometry.query_heads(),
-                     " query heads; must be a multiple of the ", heads,
-                     " KV heads"));
-  }
-  // Larger than any quantizer takes; ChooseQuantizers says what they take.
-  if (geometry.head_dim() == 0 || geometry.head_dim() > 65536 ||
-      4 * TensorBytes(geometry, plan.sequence_length,
-                      kv::DType::kFloat32) > kMaxLayerBytes) {
-    return UnsupportedShape(
-        "geometry.head_dim",
-        absl::StrCat("head_dim ", geometry.head_dim(), ": one layer of ",
-                     plan.sequence_length,
-                     " tokens must take more than 0 and at most ",
-                     kMaxLayerBytes, " bytes in fp32 (K, V and gradients)"));
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<QuantizerChoice> ChooseQuantizers(const CalibrationPlan& plan,
-                                                 int head_dim) {
+absl::StatusOr<QuantizerChoice> SupportedQuantizers(const CalibrationPlan& plan,
+                                                    int head_dim) {
   QuantizerChoice choice;
   for (const kv::QuantizerSpec& spec : plan.quantizers) {
     absl::Status valid = kv::ValidateQuantizer(spec, head_dim, kPageTokens);
     if (!valid.ok()) {
-      return FieldError("UNSUPPORTED_QUANTIZER", "options.quantizers",
-                        valid.message());
+      return MakeError(absl::StatusCode::kInvalidArgument,
+                       "UNSUPPORTED_QUANTIZER", valid.message(),
+                       {{"quantizer", kv::QuantizerName(spec)}});
     }
     choice.quantizers.push_back(spec);
   }
@@ -160,16 +106,112 @@ absl::StatusOr<QuantizerChoice> ChooseQuantizers(const CalibrationPlan& plan,
       continue;
     }
     last_problem = std::string(valid.message());
-    choice.warnings.push_back(absl::StrCat(kv::QuantizerName(spec),
-                                           " was not measured: ", last_problem,
-                                           "."));
+    choice.warnings.push_back(absl::StrCat(
+        kv::QuantizerName(spec), " was not measured: ", last_problem, "."));
   }
   if (choice.quantizers.empty()) {
-    return UnsupportedShape("geometry.head_dim",
-                            absl::StrCat("no quantizer supports head_dim ",
+    return UnsupportedShape(absl::StrCat("no quantizer supports head_dim ",
                                          head_dim, ": ", last_problem));
   }
   return choice;
+}
+
+}  // namespace
+
+absl::StatusOr<CalibrationPlan> MakePlan(const std::string& model,
+                                         const v1::CalibrateOptions& options,
+                                         absl::string_view prefix) {
+  auto id = ModelId(model, prefix);
+  if (!id.ok()) return id.status();
+  auto quantizers = Quantizers(options, prefix);
+  if (!quantizers.ok()) return quantizers.status();
+  CalibrationPlan plan;
+  plan.model_id = *id;
+  plan.quantizers = *quantizers;
+  plan.sequences =
+      options.sequences() != 0 ? options.sequences() : kDefaultSequences;
+  plan.sequence_length = options.sequence_length() != 0
+                             ? options.sequence_length()
+                             : kDefaultSequenceLength;
+  plan.sink_tokens =
+      options.has_sink_tokens() ? options.sink_tokens() : kDefaultSinkTokens;
+  absl::Status sizes = CheckSizes(plan, prefix);
+  if (!sizes.ok()) return sizes;
+  return plan;
+}
+
+absl::Status CheckGeometry(const v1::ModelGeometry& geometry,
+                           const CalibrationPlan& plan) {
+  const uint64_t layers = geometry.layers(), heads = geometry.kv_heads();
+  if (layers == 0 || layers > kMaxLayers) {
+    return UnsupportedShape(
+        absl::StrCat(layers, " layers; must be 1 to ", kMaxLayers));
+  }
+  if (heads == 0 || layers * heads * 2 > kMaxGroups) {
+    return UnsupportedShape(
+        absl::StrCat(heads,
+                     " KV heads; must be at least 1, and layers * "
+                     "kv_heads * 2 at most ",
+                     kMaxGroups));
+  }
+  if (geometry.query_heads() == 0 || geometry.query_heads() % heads != 0) {
+    return UnsupportedShape(absl::StrCat(
+        geometry.query_heads(), " query heads; must be a multiple of the ",
+        heads, " KV heads"));
+  }
+  // Larger than any quantizer takes; ChooseQuantizers says what they take.
+  if (geometry.head_dim() == 0 || geometry.head_dim() > 65536 ||
+      4 * TensorBytes(geometry, plan.sequence_length, kv::DType::kFloat32) >
+          kMaxLayerBytes) {
+    return UnsupportedShape(absl::StrCat(
+        "head_dim ", geometry.head_dim(), ": one layer of ",
+        plan.sequence_length, " tokens must take more than 0 and at most ",
+        kMaxLayerBytes, " bytes in fp32 (K, V and gradients)"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<QuantizerChoice> ChooseQuantizers(
+    const CalibrationPlan& plan, const v1::ModelGeometry& geometry) {
+  auto choice =
+      SupportedQuantizers(plan, static_cast<int>(geometry.head_dim()));
+  if (!choice.ok()) return choice;
+  const uint64_t groups = uint64_t{geometry.layers()} * geometry.kv_heads() * 2;
+  if (groups * choice->quantizers.size() > kMaxCurves) {
+    return UnsupportedShape(absl::StrCat(
+        groups, " groups times ", choice->quantizers.size(),
+        " quantizers; at most ", kMaxCurves, ": ask for fewer quantizers"));
+  }
+  return choice;
+}
+
+absl::optional<ProvenanceProblem> CheckProvenance(const v1::CaptureInfo& info) {
+  const std::pair<const char*, const std::string*> digests[] = {
+      {"model_digest", &info.model_digest()},
+      {"tokenizer_digest", &info.tokenizer_digest()},
+      {"token_digest", &info.token_digest()}};
+  for (const auto& [field, digest] : digests) {
+    if (digest->empty() || IsDigest(*digest)) continue;
+    return ProvenanceProblem{
+        field, "is neither empty nor 64 lower-case hexadecimal digits"};
+  }
+  if (!std::isfinite(info.mean_nll()) || info.mean_nll() < 0) {
+    return ProvenanceProblem{
+        "mean_nll", absl::StrCat(info.mean_nll(), " is no loss in nats")};
+  }
+  if (info.software_size() > kMaxSoftware) {
+    return ProvenanceProblem{
+        "software",
+        absl::StrCat(info.software_size(), " entries; at most ", kMaxSoftware)};
+  }
+  size_t longest = info.device().size();
+  for (const std::string& entry : info.software()) {
+    longest = std::max(longest, entry.size());
+  }
+  if (longest <= kMaxProvenanceBytes) return absl::nullopt;
+  return ProvenanceProblem{
+      longest == info.device().size() ? "device" : "software",
+      absl::StrCat("has ", longest, " bytes; at most ", kMaxProvenanceBytes)};
 }
 
 kv::QuantizerSpec ToSpec(const v1::Quantizer& quantizer) {
@@ -205,8 +247,8 @@ absl::StatusOr<kv::DType> ParseDType(absl::string_view name) {
   if (name == "float32") return kv::DType::kFloat32;
   if (name == "float16") return kv::DType::kFloat16;
   if (name == "bfloat16") return kv::DType::kBFloat16;
-  return absl::InvalidArgumentError(absl::StrCat(
-      "dtype '", name, "'; use float32, float16 or bfloat16"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("dtype '", name, "'; use float32, float16 or bfloat16"));
 }
 
 uint64_t TensorBytes(const v1::ModelGeometry& geometry,

@@ -1,6 +1,7 @@
 #ifndef RATEQUANT_SERVICES_CALIBRATION_PLAN_H_
 #define RATEQUANT_SERVICES_CALIBRATION_PLAN_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
 #include "ratequant/kv/quantizer.h"
 #include "ratequant/kv/tensor.h"
 #include "ratequant/v1/calibration_service.pb.h"
@@ -20,9 +22,14 @@ inline constexpr uint32_t kSequenceGranule = 32;  // lengths are multiples
 inline constexpr int kMaxQuantizers = 16;
 inline constexpr uint32_t kMaxLayers = 1024;
 inline constexpr uint32_t kMaxGroups = 65536;  // layers * kv_heads * 2
+// groups * quantizers: keeps a calibration below the registry's 64 MiB.
+inline constexpr uint64_t kMaxCurves = uint64_t{1} << 18;
 inline constexpr uint64_t kMaxLayerBytes = uint64_t{4} << 30;
 // Fewer calibration tokens than this raise a warning.
 inline constexpr uint64_t kFewTokens = 4096;
+// What the registry takes of provenance: entries, and bytes of each.
+inline constexpr int kMaxSoftware = 64;
+inline constexpr size_t kMaxProvenanceBytes = 1024;
 // Tokens in the page that byte counts are for.
 inline constexpr int kPageTokens = 32;
 
@@ -40,11 +47,11 @@ struct CalibrationPlan {
 };
 
 // Checks a request. INVALID_ARGUMENT: INVALID_MODEL_ID, UNSUPPORTED_QUANTIZER,
-// UNSUPPORTED_SHAPE (sequences, their length, sinks), with the field.
-// `options_field` is the path of the options in the request.
+// UNSUPPORTED_SHAPE (sequences, their length, sinks), with the field. `prefix`
+// is what stands before "model" and "options" in the request's field paths.
 absl::StatusOr<CalibrationPlan> MakePlan(const std::string& model,
                                          const v1::CalibrateOptions& options,
-                                         absl::string_view options_field);
+                                         absl::string_view prefix);
 
 // INVALID_ARGUMENT UNSUPPORTED_SHAPE, naming what isn't supported and what is:
 // a count of 0, query heads that the KV heads don't divide, more than the
@@ -52,17 +59,27 @@ absl::StatusOr<CalibrationPlan> MakePlan(const std::string& model,
 absl::Status CheckGeometry(const v1::ModelGeometry& geometry,
                            const CalibrationPlan& plan);
 
-// Which quantizers to measure at the model's head_dim.
+// What is wrong with provenance that came from outside, by field; empty when it
+// can be stored: digests are 64 lower-case hexadecimal digits or empty, the
+// loss is finite and not negative, texts are short.
+struct ProvenanceProblem {
+  std::string field;  // of v1::CaptureInfo
+  std::string description;
+};
+absl::optional<ProvenanceProblem> CheckProvenance(const v1::CaptureInfo& info);
+
+// Which quantizers to measure on a model.
 struct QuantizerChoice {
   std::vector<kv::QuantizerSpec> quantizers;
   std::vector<std::string> warnings;  // defaults that were left out, and why
 };
 
-// The plan's quantizers, or the defaults that support `head_dim`.
+// The plan's quantizers, or the defaults that support the model's head_dim.
 // INVALID_ARGUMENT: UNSUPPORTED_QUANTIZER when one that was asked for doesn't
-// support it, UNSUPPORTED_SHAPE when no default does.
-absl::StatusOr<QuantizerChoice> ChooseQuantizers(const CalibrationPlan& plan,
-                                                 int head_dim);
+// support it, UNSUPPORTED_SHAPE when no default does or when there are more
+// groups times quantizers than kMaxCurves.
+absl::StatusOr<QuantizerChoice> ChooseQuantizers(
+    const CalibrationPlan& plan, const v1::ModelGeometry& geometry);
 
 // The kernel's form of a canonical quantizer, and back.
 kv::QuantizerSpec ToSpec(const v1::Quantizer& quantizer);

@@ -164,9 +164,9 @@ absl::StatusOr<SpawnedProcess> Spawn(const std::vector<std::string>& command) {
   }
   argv.push_back(nullptr);
 
-  const pid_t pid = ForkChild(
-      {program->c_str(), argv.data(), getpid(), pipes[0].read.get(),
-       pipes[1].write.get(), pipes[2].write.get(), pipes[3].write.get()});
+  const pid_t pid = ForkChild({program->c_str(), argv.data(), getpid(),
+                               pipes[0].read.get(), pipes[1].write.get(),
+                               pipes[2].write.get(), pipes[3].write.get()});
   if (pid < 0) return absl::ErrnoToStatus(errno, "fork");
   // Also from here: a kill of the group may come before the child's own call.
   setpgid(pid, pid);

@@ -1,0 +1,137 @@
+#include "services/calibration/calibration_run.h"
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "ratequant/kv/distortion.h"
+#include "services/calibration/calibration_builder.h"
+#include "services/common/status.h"
+
+namespace ratequant::calibration {
+namespace {
+
+absl::StatusOr<std::unique_ptr<kv::DistortionSweep>> MakeSweep(
+    const CalibrationPlan& plan, const v1::ModelGeometry& geometry,
+    std::vector<kv::QuantizerSpec> quantizers, int threads) {
+  kv::DistortionSweep::Options options;
+  options.layers = static_cast<int>(geometry.layers());
+  options.kv_heads = static_cast<int>(geometry.kv_heads());
+  options.head_dim = static_cast<int>(geometry.head_dim());
+  options.sink_tokens = static_cast<int>(plan.sink_tokens);
+  options.quantizers = std::move(quantizers);
+  options.threads = threads;
+  auto sweep = kv::DistortionSweep::Create(options);
+  if (sweep.ok()) return sweep;
+  // Everything a request can get wrong was checked before; a limit of the
+  // kernels that wasn't is one of the shape.
+  return MakeError(sweep.status().code(), "UNSUPPORTED_SHAPE",
+                   sweep.status().message());
+}
+
+absl::Status DataLoss(const char* reason, absl::string_view message) {
+  return MakeError(absl::StatusCode::kDataLoss, reason, message);
+}
+
+// The sweep's error with what only the caller knows.
+absl::Status AddError(const absl::Status& status, uint32_t sequence) {
+  const std::string message =
+      absl::StrCat("sequence ", sequence, ": ", status.message());
+  if (absl::IsDataLoss(status)) return DataLoss("NON_FINITE_CAPTURE", message);
+  return MakeError(absl::StatusCode::kInternal, "SWEEP_FAILED", message);
+}
+
+absl::Status FinishError(const absl::Status& status) {
+  if (absl::IsDataLoss(status)) {
+    return DataLoss("ALL_ZERO_CAPTURE", status.message());
+  }
+  return MakeError(absl::StatusCode::kInternal, "SWEEP_FAILED",
+                   status.message());
+}
+
+absl::Status SweepLayer(const CalibrationPlan& plan, const CapturedLayer& layer,
+                        kv::DType dtype, kv::DistortionSweep& sweep) {
+  const int index = static_cast<int>(layer.layer);
+  const int tokens = static_cast<int>(plan.sequence_length);
+  absl::Status added = sweep.Add(index, kv::Tensor::kKey, tokens, layer.key,
+                                 layer.key_gradient, dtype);
+  if (added.ok()) {
+    added = sweep.Add(index, kv::Tensor::kValue, tokens, layer.value,
+                      layer.value_gradient, dtype);
+  }
+  return added.ok() ? added : AddError(added, layer.sequence);
+}
+
+absl::Status SweepAll(const CalibrationPlan& plan, const CaptureShape& shape,
+                      CaptureSource& source, kv::DistortionSweep& sweep,
+                      Progress& progress, const CancelToken& cancel) {
+  uint64_t layers_done = 0;
+  for (;;) {
+    auto layer = source.Next();
+    if (!layer.ok()) return layer.status();
+    if (!layer->has_value()) return absl::OkStatus();
+    absl::Status cancelled = cancel.status();
+    if (!cancelled.ok()) return cancelled;
+    const absl::Time begin = absl::Now();
+    absl::Status swept = SweepLayer(plan, **layer, shape.dtype, sweep);
+    progress.AddSweepTime(absl::Now() - begin);
+    if (!swept.ok()) return swept;
+    ++layers_done;
+    progress.SetDone(layers_done * plan.sequence_length /
+                     shape.geometry.layers());
+  }
+}
+
+// True when the loss reached any group of `tensor` (0: K, 1: V).
+bool HasGradient(const std::vector<double>& g2, size_t tensor) {
+  for (size_t g = tensor; g < g2.size(); g += 2) {
+    if (g2[g] != 0) return true;
+  }
+  return false;
+}
+
+absl::StatusOr<kv::DistortionTables> FinishSweep(
+    const kv::DistortionSweep& sweep) {
+  auto tables = sweep.Finish();
+  if (!tables.ok()) return FinishError(tables.status());
+  for (size_t tensor : {0, 1}) {
+    if (HasGradient(tables->g2, tensor)) continue;
+    return DataLoss("ALL_ZERO_CAPTURE",
+                    absl::StrCat("every gradient of ", tensor == 0 ? "K" : "V",
+                                 " is zero in all layers: the loss didn't "
+                                 "reach the KV cache"));
+  }
+  return tables;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Calibration> RunCalibration(const CalibrationPlan& plan,
+                                               int threads,
+                                               CaptureSource& source,
+                                               Progress& progress,
+                                               const CancelToken& cancel) {
+  auto shape = source.Open();
+  if (!shape.ok()) return shape.status();
+  auto choice = ChooseQuantizers(plan, shape->geometry);
+  if (!choice.ok()) return choice.status();
+  auto sweep = MakeSweep(plan, shape->geometry, choice->quantizers, threads);
+  if (!sweep.ok()) return sweep.status();
+
+  progress.SetTotal(plan.tokens());
+  progress.SetPhase(v1::CalibrateProgress::CAPTURING);
+  absl::Status swept =
+      SweepAll(plan, *shape, source, **sweep, progress, cancel);
+  if (!swept.ok()) return swept;
+
+  progress.SetPhase(v1::CalibrateProgress::FITTING);
+  auto tables = FinishSweep(**sweep);
+  if (!tables.ok()) return tables.status();
+  return BuildCalibration(plan, {shape->geometry, source.Info(),
+                                 *std::move(tables), choice->warnings});
+}
+
+}  // namespace ratequant::calibration

@@ -1,0 +1,186 @@
+#include "services/calibration/calibration_service.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "services/calibration/calibration_run.h"
+#include "services/calibration/progress.h"
+#include "services/calibration/stream_source.h"
+#include "services/calibration/ticker.h"
+#include "services/common/status.h"
+#include "spdlog/spdlog.h"
+
+namespace ratequant::calibration {
+namespace {
+
+constexpr std::chrono::milliseconds kProgressPeriod(500);
+
+absl::Status ShuttingDown() {
+  return MakeError(absl::StatusCode::kUnavailable, "WORKER_SHUTTING_DOWN",
+                   "the worker is shutting down; try again");
+}
+
+absl::Status Busy() {
+  return MakeError(absl::StatusCode::kResourceExhausted, "WORKER_BUSY",
+                   "the worker is calibrating already and does one calibration "
+                   "at a time; try again later");
+}
+
+bool IsBlank(const std::string& text) {
+  return absl::StripAsciiWhitespace(text).empty();
+}
+
+absl::Status StreamSilent(const absl::Status& status) {
+  return MakeError(absl::StatusCode::kDeadlineExceeded, "ENGINE_HUNG",
+                   absl::StrCat("the stream went silent before its end: ",
+                                status.message()));
+}
+
+ChunkReader MakeReader(CalibrateCall& call, absl::Duration patience) {
+  return [&call,
+          patience]() -> absl::StatusOr<absl::optional<v1::CalibrateChunk>> {
+    auto chunk = call.chunks().Pop(patience, call.cancel());
+    const bool silent =
+        absl::IsDeadlineExceeded(chunk.status()) && call.cancel().status().ok();
+    if (silent) return StreamSilent(chunk.status());
+    return chunk;
+  };
+}
+
+// Every error a client may get has a reason.
+absl::Status WithReason(const absl::Status& status) {
+  if (absl::IsCancelled(status) || !ErrorReason(status).empty()) return status;
+  return MakeError(absl::StatusCode::kInternal, "INTERNAL", status.message());
+}
+
+void Log(const absl::StatusOr<v1::CalibrateProgress>& outcome) {
+  if (!outcome.ok()) {
+    spdlog::warn("calibration failed: {} {}: {}",
+                 absl::StatusCodeToString(outcome.status().code()),
+                 ErrorReason(outcome.status()),
+                 std::string(outcome.status().message()));
+    return;
+  }
+  spdlog::info("{} {}, {} tokens in {} s, {} s of it in the sweep",
+               outcome->calibration(),
+               outcome->published() ? "published" : "kept in the spool",
+               outcome->tokens_total(), outcome->elapsed().seconds(),
+               outcome->sweep_time().seconds());
+}
+
+}  // namespace
+
+CalibrationService::CalibrationService(ModelRoot model_root,
+                                       EngineOptions engine, int threads,
+                                       Publisher& publisher)
+    : model_root_(std::move(model_root)),
+      engine_(std::move(engine)),
+      threads_(threads),
+      publisher_(publisher) {}
+
+grpc::ServerWriteReactor<v1::CalibrateProgress>*
+CalibrationService::CalibrateModel(grpc::CallbackServerContext* /*context*/,
+                                   const v1::CalibrateModelRequest* request) {
+  auto token = CancelToken::Create();
+  auto* reactor = new ModelReactor(token.ok() ? *token : nullptr);
+  const std::shared_ptr<CalibrateCall> call = reactor->call();
+  if (!token.ok()) return call->End(WithReason(token.status())), reactor;
+  auto plan = MakePlan(request->model(), request->options(), "");
+  if (!plan.ok()) return call->End(plan.status()), reactor;
+  auto path = model_root_.Resolve(request->model_path());
+  if (!path.ok()) return call->End(path.status()), reactor;
+  if (IsBlank(request->text())) {
+    return call->End(FieldError("TEXT_EMPTY", "text", "has no text")), reactor;
+  }
+  // gRPC keeps the request until the call has ended, which is after the work.
+  Run(call, [this, call = call.get(), request, plan = *std::move(plan),
+             path = *std::move(path)]() {
+    return CalibrateFromEngine(plan, path, request->text(), *call);
+  });
+  return reactor;
+}
+
+grpc::ServerBidiReactor<v1::CalibrateChunk, v1::CalibrateProgress>*
+CalibrationService::CalibrateStream(grpc::CallbackServerContext* /*context*/) {
+  auto token = CancelToken::Create();
+  auto* reactor = new StreamReactor(token.ok() ? *token : nullptr);
+  const std::shared_ptr<CalibrateCall> call = reactor->call();
+  if (!token.ok()) return call->End(WithReason(token.status())), reactor;
+  reactor->Start();
+  Run(call, [this, call = call.get()]() { return CalibrateFromStream(*call); });
+  return reactor;
+}
+
+void CalibrationService::Run(const std::shared_ptr<CalibrateCall>& call,
+                             Job job) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (stopped_) return call->End(ShuttingDown());
+  const bool started = executor_.TryRun([call, job = std::move(job)]() {
+    Outcome outcome = job();
+    if (!outcome.ok()) outcome = WithReason(outcome.status());
+    Log(outcome);
+    return [call, outcome = std::move(outcome)]() { call->End(outcome); };
+  });
+  if (!started) return call->End(Busy());
+  running_ = call;
+}
+
+CalibrationService::Outcome CalibrationService::CalibrateFromEngine(
+    const CalibrationPlan& plan, const std::string& model_path,
+    const std::string& text, CalibrateCall& call) {
+  EngineSource source(engine_, plan, model_path, text, call.cancel());
+  return Calibrate(plan, source, call);
+}
+
+CalibrationService::Outcome CalibrationService::CalibrateFromStream(
+    CalibrateCall& call) {
+  const ChunkReader reader = MakeReader(call, engine_.timeout);
+  auto header = ReadHeader(reader);
+  if (!header.ok()) return header.status();
+  auto plan = MakePlan(header->model(), header->options(), "header.");
+  if (!plan.ok()) return plan.status();
+  StreamSource source(*plan, *std::move(header), reader);
+  return Calibrate(*plan, source, call);
+}
+
+CalibrationService::Outcome CalibrationService::Calibrate(
+    const CalibrationPlan& plan, CaptureSource& source, CalibrateCall& call) {
+  Progress* shown = nullptr;
+  Progress progress(
+      absl::Now, [&call, &shown]() { call.stream().Offer(shown->Snapshot()); });
+  shown = &progress;
+  call.stream().Offer(progress.Snapshot());
+  Ticker ticker(kProgressPeriod, [&call, &progress]() {
+    call.stream().Offer(progress.Snapshot());
+  });
+  auto calibration =
+      RunCalibration(plan, threads_, source, progress, call.cancel());
+  if (!calibration.ok()) return calibration.status();
+  progress.SetPhase(v1::CalibrateProgress::PUBLISHING);
+  auto published = publisher_.Publish(*calibration, call.cancel());
+  if (!published.ok()) return published.status();
+
+  v1::CalibrateProgress done = progress.Snapshot();
+  done.set_phase(v1::CalibrateProgress::DONE);
+  done.set_calibration(calibration->name());
+  done.set_published(*published);
+  *done.mutable_warnings() = calibration->warnings();
+  return done;
+}
+
+void CalibrationService::Stop() {
+  std::shared_ptr<CalibrateCall> running;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stopped_ = true;
+    running = running_.lock();
+  }
+  if (running != nullptr) running->Cancel(ShuttingDown());
+  running.reset();
+  executor_.WaitIdle();
+}
+
+}  // namespace ratequant::calibration

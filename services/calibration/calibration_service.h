@@ -1,0 +1,67 @@
+#ifndef RATEQUANT_SERVICES_CALIBRATION_CALIBRATION_SERVICE_H_
+#define RATEQUANT_SERVICES_CALIBRATION_CALIBRATION_SERVICE_H_
+
+#include <memory>
+#include <mutex>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ratequant/v1/calibration_service.grpc.pb.h"
+#include "services/calibration/calibrate_call.h"
+#include "services/calibration/capture_source.h"
+#include "services/calibration/engine_source.h"
+#include "services/calibration/executor.h"
+#include "services/calibration/model_path.h"
+#include "services/calibration/plan.h"
+#include "services/calibration/publisher.h"
+
+namespace ratequant::calibration {
+
+// The RPCs of ratequant.v1.CalibrationService. One calibration runs at a time;
+// another call gets RESOURCE_EXHAUSTED WORKER_BUSY.
+class CalibrationService final
+    : public v1::CalibrationService::CallbackService {
+ public:
+  // `publisher` must outlive the service. `threads` is the sweep's, 0 for one
+  // per core. A stream that says nothing for `engine.timeout` is given up like
+  // an engine.
+  CalibrationService(ModelRoot model_root, EngineOptions engine, int threads,
+                     Publisher& publisher);
+
+  grpc::ServerWriteReactor<v1::CalibrateProgress>* CalibrateModel(
+      grpc::CallbackServerContext* context,
+      const v1::CalibrateModelRequest* request) override;
+
+  grpc::ServerBidiReactor<v1::CalibrateChunk, v1::CalibrateProgress>*
+  CalibrateStream(grpc::CallbackServerContext* context) override;
+
+  // Answers UNAVAILABLE WORKER_SHUTTING_DOWN from now on, also to the call that
+  // runs, and returns when that has ended. A calibration that is measured and
+  // waits for the allocator is spooled and answered.
+  void Stop();
+
+ private:
+  using Outcome = absl::StatusOr<v1::CalibrateProgress>;
+  using Job = std::function<Outcome()>;
+
+  void Run(const std::shared_ptr<CalibrateCall>& call, Job job);
+  Outcome CalibrateFromEngine(const CalibrationPlan& plan,
+                              const std::string& model_path,
+                              const std::string& text, CalibrateCall& call);
+  Outcome CalibrateFromStream(CalibrateCall& call);
+  Outcome Calibrate(const CalibrationPlan& plan, CaptureSource& source,
+                    CalibrateCall& call);
+
+  const ModelRoot model_root_;
+  const EngineOptions engine_;
+  const int threads_;
+  Publisher& publisher_;
+  std::mutex mutex_;
+  std::weak_ptr<CalibrateCall> running_;
+  bool stopped_ = false;
+  Executor executor_;  // last: its thread uses the others
+};
+
+}  // namespace ratequant::calibration
+
+#endif  // RATEQUANT_SERVICES_CALIBRATION_CALIBRATION_SERVICE_H_

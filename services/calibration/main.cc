@@ -1,0 +1,107 @@
+// ratequant-worker: serves ratequant.v1.CalibrationService.
+
+#include <chrono>
+#include <string>
+
+#include "services/calibration/words.h"
+#include "services/calibration/worker.h"
+#include "services/common/command_line.h"
+#include "services/common/logging.h"
+#include "services/common/shutdown_signal.h"
+#include "services/common/status.h"
+#include "spdlog/spdlog.h"
+
+namespace {
+
+constexpr char kProgram[] = "ratequant-worker";
+constexpr std::chrono::seconds kShutdownGrace(5);
+// Text of 64 MiB and what is around it.
+constexpr int kMaxMessageBytes = 68 << 20;
+
+struct Flags {
+  ratequant::CommonFlags common;
+  ratequant::calibration::WorkerOptions worker;
+  std::string engine = "python3 -m ratequant.capture.engine";
+  double engine_timeout = 120;
+  bool no_publish = false;
+};
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  flags.common.server.address = "127.0.0.1:50062";
+  flags.common.server.max_message_bytes = kMaxMessageBytes;
+  AddCommonFlags(app, &flags.common);
+  app.add_option("--model-root", flags.worker.model_root,
+                 "Folder that models may be read from")
+      ->type_name("DIR")
+      ->required();
+  CLI::Option* allocator = app.add_option("--allocator", flags.worker.allocator,
+                                          "Where calibrations are published")
+                               ->type_name("HOST:PORT");
+  app.add_flag("--no-publish", flags.no_publish,
+               "Keep calibrations in the spool")
+      ->excludes(allocator);
+  app.add_option("--spool-dir", flags.worker.spool_dir,
+                 "Folder for calibrations that wait for the allocator")
+      ->type_name("DIR")
+      ->required();
+  app.add_option("--engine", flags.engine,
+                 "Command that starts the capture engine; quotes as in a shell")
+      ->capture_default_str();
+  app.add_option("--engine-timeout", flags.engine_timeout,
+                 "Longest silence of an engine or stream before it is given up")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
+  app.add_option("--threads", flags.worker.threads,
+                 "Threads of the distortion sweep; 0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+}
+
+// What CLI11 can't check. Prints and answers false when something is wrong.
+bool Complete(Flags& flags) {
+  if (flags.worker.allocator.empty() && !flags.no_publish) {
+    std::cerr << kProgram << ": --allocator or --no-publish is required\n";
+    return false;
+  }
+  auto words = ratequant::calibration::SplitWords(flags.engine);
+  if (!words.ok() || words->empty()) {
+    std::cerr << kProgram << ": --engine: "
+              << (words.ok() ? "is empty" : words.status().message()) << "\n";
+    return false;
+  }
+  flags.worker.engine.command = *std::move(words);
+  flags.worker.engine.timeout = absl::Seconds(flags.engine_timeout);
+  flags.worker.server = flags.common.server;
+  return true;
+}
+
+int ReportFailure(const absl::Status& status) {
+  const std::string reason = ratequant::ErrorReason(status);
+  const bool spool = reason == "SPOOL_UNUSABLE" || reason == "SPOOL_IN_USE";
+  const int code = ratequant::ReportStartFailure(kProgram, status);
+  if (reason == "MODEL_ROOT_UNUSABLE") return ratequant::kExitUsage;
+  return spool ? ratequant::kExitDataFolder : code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Calibrates models: measures the distortion of their KV cache",
+               kProgram);
+  Flags flags;
+  AddFlags(app, flags);
+  if (auto code = ratequant::ParseCommandLine(app, argc, argv)) return *code;
+  if (!Complete(flags)) return ratequant::kExitUsage;
+  if (!ratequant::InitLogging(kProgram, flags.common.log_level).ok()) {
+    return ratequant::kExitUsage;
+  }
+  ratequant::ShutdownSignal signal;
+  auto worker = ratequant::calibration::Worker::Start(flags.worker);
+  if (!worker.ok()) return ReportFailure(worker.status());
+  spdlog::info("serving on {}", (*worker)->address());
+  signal.Wait();
+  spdlog::info("shutting down");
+  (*worker)->Shutdown(kShutdownGrace);
+  return ratequant::kExitOk;
+}

@@ -1,0 +1,45 @@
+#include "services/calibration/worker.h"
+
+#include <utility>
+
+#include "services/calibration/model_path.h"
+#include "services/calibration/registry_client.h"
+#include "services/calibration/spool.h"
+
+namespace ratequant::calibration {
+
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(
+    const WorkerOptions& options) {
+  auto root = ModelRoot::Open(options.model_root);
+  if (!root.ok()) return root.status();
+  auto spool = Spool::Open(options.spool_dir);
+  if (!spool.ok()) return spool.status();
+  std::unique_ptr<RegistryClient> registry;
+  if (!options.allocator.empty()) {
+    registry =
+        MakeGrpcRegistryClient(options.allocator, options.publish_deadline);
+  }
+  auto publisher = Publisher::Start(std::move(registry), *std::move(spool),
+                                    options.publisher);
+  if (!publisher.ok()) return publisher.status();
+
+  std::unique_ptr<Worker> worker(new Worker());
+  worker->publisher_ = *std::move(publisher);
+  worker->service_ = std::make_unique<CalibrationService>(
+      *std::move(root), options.engine, options.threads, *worker->publisher_);
+  auto server = Server::Start(
+      options.server,
+      {{worker->service_.get(), v1::CalibrationService::service_full_name()}});
+  if (!server.ok()) return server.status();
+  worker->server_ = *std::move(server);
+  return worker;
+}
+
+Worker::~Worker() { Shutdown(std::chrono::milliseconds(0)); }
+
+void Worker::Shutdown(std::chrono::milliseconds grace) {
+  if (service_ != nullptr) service_->Stop();
+  if (server_ != nullptr) server_->Shutdown(grace);
+}
+
+}  // namespace ratequant::calibration

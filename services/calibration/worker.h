@@ -1,0 +1,55 @@
+#ifndef RATEQUANT_SERVICES_CALIBRATION_WORKER_H_
+#define RATEQUANT_SERVICES_CALIBRATION_WORKER_H_
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "services/calibration/calibration_service.h"
+#include "services/calibration/engine_source.h"
+#include "services/calibration/publisher.h"
+#include "services/common/server.h"
+
+namespace ratequant::calibration {
+
+struct WorkerOptions {
+  ServerOptions server;
+  std::string model_root;
+  std::string allocator;  // host:port; empty keeps calibrations in the spool
+  std::string spool_dir;
+  EngineOptions engine;
+  int threads = 0;  // of the sweep; 0: one per core
+  absl::Duration publish_deadline = absl::Seconds(10);  // of one attempt
+  PublisherOptions publisher;
+};
+
+// A running worker: server, service, publisher, wired together. Thread-safe.
+class Worker {
+ public:
+  // Errors of ModelRoot::Open, Spool::Open and Server::Start.
+  static absl::StatusOr<std::unique_ptr<Worker>> Start(
+      const WorkerOptions& options);
+
+  // Shuts down.
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  const std::string& address() const { return server_->address(); }
+
+  // Ends the calibration that runs with UNAVAILABLE and stops the server.
+  // Clients have `grace` to read their answers. May be called again.
+  void Shutdown(std::chrono::milliseconds grace);
+
+ private:
+  Worker() = default;
+
+  std::unique_ptr<Publisher> publisher_;
+  std::unique_ptr<CalibrationService> service_;
+  std::unique_ptr<Server> server_;
+};
+
+}  // namespace ratequant::calibration
+
+#endif  // RATEQUANT_SERVICES_CALIBRATION_WORKER_H_
