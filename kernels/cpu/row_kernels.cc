@@ -474,16 +474,16 @@ class Decoder {
   HWY_ALIGN uint8_t packed_[kMaxDim + kBitSlack] = {};
 };
 
-int Encode(const RowPlan& plan, const ConstRows& rows, int first, int count,
-           int skip_tokens, uint8_t* section) {
+int EncodeRows(const RowPlan& plan, const ConstRows& rows, int first, int count,
+               int skip_tokens, uint8_t* section) {
   if (plan.dim % 16 == 0) {
     return Encoder<WideTag>(plan, section).Run(rows, first, count, skip_tokens);
   }
   return Encoder<NarrowTag>(plan, section).Run(rows, first, count, skip_tokens);
 }
 
-void Decode(const RowPlan& plan, const uint8_t* section, int first, int count,
-            const MutableRows& out) {
+void DecodeRows(const RowPlan& plan, const uint8_t* section, int first,
+                int count, const MutableRows& out) {
   if (plan.dim % 16 == 0) {
     Decoder<WideTag>(plan, section).Run(first, count, out);
   } else {
@@ -491,14 +491,14 @@ void Decode(const RowPlan& plan, const uint8_t* section, int first, int count,
   }
 }
 
-const RowKernels* Kernels() {
-  static constexpr RowKernels kKernels = {&Encode, &Decode};
+const RowKernels* RowKernelTable() {
+  static constexpr RowKernels kKernels = {&EncodeRows, &DecodeRows};
   return &kKernels;
 }
 
 #else
 
-const RowKernels* Kernels() { return nullptr; }
+const RowKernels* RowKernelTable() { return nullptr; }
 
 #endif  // RQ_HAS_VECTORS
 
@@ -509,9 +509,11 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace ratequant::kv {
 
-HWY_EXPORT(Kernels);
+HWY_EXPORT(RowKernelTable);
 
-const RowKernels* GetRowKernels() { return HWY_DYNAMIC_DISPATCH(Kernels)(); }
+const RowKernels* GetRowKernels() {
+  return HWY_DYNAMIC_DISPATCH(RowKernelTable)();
+}
 
 }  // namespace ratequant::kv
 #endif  // HWY_ONCE

@@ -90,6 +90,14 @@ HWY_INLINE void StoreHalves(D d, hn::Vec<D> v, void* halves) {
 #endif
 }
 
+// RoundToHalf.
+template <class D>
+HWY_INLINE hn::Vec<D> RoundToHalves(D d, hn::Vec<D> v) {
+  uint16_t halves[16];
+  StoreHalves(d, v, halves);
+  return LoadHalves(d, halves);
+}
+
 template <class D>
 HWY_INLINE hn::Vec<D> LoadBFloat16s(D d, const uint16_t* data) {
   const hn::RebindToUnsigned<D> du;

@@ -21,6 +21,17 @@ struct SweepBlock {
   int skip_tokens = 0;  // sinks at the block's start, below `tokens`
 };
 
+// What a block holds besides numbers to measure.
+struct BlockCheck {
+  // First bad element within the block, or -1.
+  int64_t bad_value = -1;
+  int64_t bad_gradient = -1;
+  bool has_nonzero = false;  // among the values that aren't sinks
+};
+
+// Looks at every element, one after the other.
+BlockCheck FindBadElements(const SweepBlock& block, int head_dim);
+
 // Sums over a block: y^2, x^2, then for each quantizer and width the sums of
 // e^2, of (y e)^2 over channels, and of (sum over channels of y e)^2.
 struct SweepSums {
@@ -42,8 +53,10 @@ class BlockSweep {
  public:
   virtual ~BlockSweep() = default;
 
-  // Overwrites `sums`, [SweepSums::Size]. All values are finite and within
-  // fp16's range; gradients are finite.
+  virtual BlockCheck Check(const SweepBlock& block) const = 0;
+
+  // Overwrites `sums`, [SweepSums::Size]. `block` has passed Check: all values
+  // are finite and within fp16's range; gradients are finite.
   virtual void Run(const SweepBlock& block, absl::Span<double> sums) const = 0;
 };
 

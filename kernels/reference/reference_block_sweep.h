@@ -12,6 +12,9 @@ class ReferenceBlockSweep final : public BlockSweep {
   ReferenceBlockSweep(const DistortionSweep::Options& options,
                       int block_tokens);
 
+  BlockCheck Check(const SweepBlock& block) const override {
+    return FindBadElements(block, options_.head_dim);
+  }
   void Run(const SweepBlock& block, absl::Span<double> sums) const override;
 
  private:

@@ -1,11 +1,12 @@
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <mutex>
-#include <optional>
+#include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/simd_block_sweep.h"
 #include "kernels/quantizers/block_sweep.h"
 #include "kernels/quantizers/element.h"
 #include "kernels/quantizers/worker_pool.h"
@@ -74,7 +75,7 @@ absl::Status CheckOptions(const DistortionSweep::Options& options) {
   }
   for (const QuantizerSpec& spec : options.quantizers) {
     status = ValidateQuantizer(spec, options.head_dim,
-                               BlockTokens({options.quantizers}));
+                               BlockTokens(options.quantizers));
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
@@ -84,42 +85,16 @@ absl::string_view TensorName(Tensor tensor) {
   return tensor == Tensor::kKey ? "K" : "V";
 }
 
-// What one block holds besides numbers to measure.
-struct BlockCheck {
-  // First bad element within the block, or -1.
-  int64_t bad_value = -1;
-  int64_t bad_gradient = -1;
-  bool has_nonzero = false;  // among the values that aren't sinks
-};
-
-BlockCheck CheckBlock(const SweepBlock& block, int head_dim) {
-  BlockCheck check;
-  const int64_t count = int64_t{block.tokens} * head_dim;
-  const int64_t sinks = int64_t{block.skip_tokens} * head_dim;
-  for (int64_t i = 0; i < count; ++i) {
-    const float value = LoadElement(block.values, block.dtype, i);
-    if (check.bad_value < 0 && IsOutsideHalf(value)) check.bad_value = i;
-    if (i >= sinks && value != 0.0f) check.has_nonzero = true;
-    const float gradient = LoadElement(block.gradients, block.dtype, i);
-    if (check.bad_gradient < 0 && !std::isfinite(gradient)) {
-      check.bad_gradient = i;
-    }
-  }
-  return check;
-}
-
 class Sweep final : public DistortionSweep {
  public:
-  explicit Sweep(Options options)
+  Sweep(Options options, std::unique_ptr<BlockSweep> block_sweep)
       : options_(std::move(options)),
         block_tokens_(BlockTokens(options_.quantizers)),
+        block_sweep_(std::move(block_sweep)),
         pool_(options_.threads),
         groups_(static_cast<size_t>(options_.layers) * options_.kv_heads * 2,
                 std::vector<double>(SweepSums::Size(options_), 0.0)),
-        tensors_(static_cast<size_t>(options_.layers) * 2) {
-    block_sweep_ =
-        std::make_unique<ReferenceBlockSweep>(options_, block_tokens_);
-  }
+        tensors_(static_cast<size_t>(options_.layers) * 2) {}
 
   absl::Status Add(int layer, Tensor tensor, int tokens, const void* values,
                    const void* gradients, DType dtype) override;
@@ -154,7 +129,7 @@ class Sweep final : public DistortionSweep {
 
   const Options options_;
   const int block_tokens_;
-  std::unique_ptr<BlockSweep> block_sweep_;
+  const std::unique_ptr<BlockSweep> block_sweep_;
   WorkerPool pool_;
   std::vector<std::vector<double>> groups_;  // [num_groups] SweepSums
   std::vector<Progress> tensors_;            // [layers * 2]
@@ -242,9 +217,8 @@ absl::Status Sweep::Add(int layer, Tensor tensor, int tokens,
   const int num_blocks = static_cast<int>(blocks.size());
 
   std::vector<BlockCheck> checks(blocks.size());
-  pool_.Run(num_blocks, [&](int i) {
-    checks[i] = CheckBlock(blocks[i], options_.head_dim);
-  });
+  pool_.Run(num_blocks,
+            [&](int i) { checks[i] = block_sweep_->Check(blocks[i]); });
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (checks[i].bad_value < 0 && checks[i].bad_gradient < 0) continue;
     return BadElementError(layer, i, tokens, blocks[i], checks[i]);
@@ -318,6 +292,16 @@ absl::StatusOr<DistortionTables> Sweep::Finish() const {
   return result;
 }
 
+std::unique_ptr<BlockSweep> MakeBlockSweep(
+    const DistortionSweep::Options& options) {
+  const SweepKernels* const kernels = GetSweepKernels();
+  if (options.backend == Backend::kSimd && kernels != nullptr) {
+    return std::make_unique<SimdBlockSweep>(options, *kernels);
+  }
+  return std::make_unique<ReferenceBlockSweep>(options,
+                                               BlockTokens(options.quantizers));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DistortionSweep>> DistortionSweep::Create(
@@ -330,7 +314,8 @@ absl::StatusOr<std::unique_ptr<DistortionSweep>> DistortionSweep::Create(
       filled.widths.push_back(w);
     }
   }
-  return std::make_unique<Sweep>(std::move(filled));
+  std::unique_ptr<BlockSweep> block_sweep = MakeBlockSweep(filled);
+  return std::make_unique<Sweep>(std::move(filled), std::move(block_sweep));
 }
 
 }  // namespace ratequant::kv
