@@ -19,41 +19,51 @@ namespace HWY_NAMESPACE {
 // Bytes beyond the last code that packing writes and unpacking reads.
 inline constexpr int kBitSlack = 16;
 
-// Packs `count` codes, rounded up to 16, of `width` bits into
-// BytesOfCodes(width, count) bytes and up to kBitSlack more.
-HWY_INLINE void PackRow(const uint8_t* HWY_RESTRICT codes, int width, int count,
-                        uint8_t* HWY_RESTRICT row) {
-  const hn::Full128<uint8_t> d8;
-  const hn::Repartition<uint16_t, decltype(d8)> d16;
-  const hn::Repartition<uint32_t, decltype(d8)> d32;
-  const hn::Repartition<uint64_t, decltype(d8)> d64;
-  HWY_ALIGN uint8_t gather[16];
-  for (int i = 0; i < 16; ++i) {
-    const int byte = i < width ? i : 8 + i - width;
-    gather[i] = static_cast<uint8_t>(byte < 16 ? byte : 0);
+// Packs codes of one width.
+class Packer {
+ public:
+  explicit Packer(int width) : width_(width) {
+    for (int i = 0; i < 16; ++i) {
+      const int byte = i < width ? i : 8 + i - width;
+      order_[i] = static_cast<uint8_t>(byte < 16 ? byte : 0);
+    }
   }
-  const auto order = hn::Load(d8, gather);
-  for (int i = 0; i < count; i += 16) {
-    // Neighbours are joined three times; then each half of the vector holds 8
-    // codes in its lowest `width` bytes.
-    const auto v16 = hn::BitCast(d16, hn::LoadU(d8, codes + i));
+
+  // Packs `count` codes, rounded up to 16, into BytesOfCodes(width, count)
+  // bytes and up to kBitSlack more.
+  HWY_INLINE void PackRow(const uint8_t* HWY_RESTRICT codes, int count,
+                          uint8_t* HWY_RESTRICT row) const {
+    const hn::Full128<uint8_t> d8;
+    const hn::Repartition<uint16_t, decltype(d8)> d16;
+    const hn::Repartition<uint32_t, decltype(d8)> d32;
+    const hn::Repartition<uint64_t, decltype(d8)> d64;
     const auto low16 = hn::Set(d16, 0xFF);
-    const auto v32 = hn::BitCast(
-        d32, hn::Or(hn::And(v16, low16),
-                    hn::ShiftRightSame(hn::AndNot(low16, v16), 8 - width)));
     const auto low32 = hn::Set(d32, 0xFFFF);
-    const auto v64 = hn::BitCast(
-        d64,
-        hn::Or(hn::And(v32, low32),
-               hn::ShiftRightSame(hn::AndNot(low32, v32), 16 - 2 * width)));
     const auto low64 = hn::Set(d64, 0xFFFFFFFFull);
-    const auto joined =
-        hn::Or(hn::And(v64, low64),
-               hn::ShiftRightSame(hn::AndNot(low64, v64), 32 - 4 * width));
-    hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, joined), order), d8,
-               row + i / 8 * width);
+    const auto order = hn::Load(d8, order_);
+    for (int i = 0; i < count; i += 16) {
+      // Neighbours are joined three times; then each half of the vector holds
+      // 8 codes in its lowest `width` bytes.
+      const auto v16 = hn::BitCast(d16, hn::LoadU(d8, codes + i));
+      const auto v32 = hn::BitCast(d32, Join(low16, v16, 8 - width_));
+      const auto v64 = hn::BitCast(d64, Join(low32, v32, 16 - 2 * width_));
+      const auto joined = Join(low64, v64, 32 - 4 * width_);
+      hn::StoreU(hn::TableLookupBytes(hn::BitCast(d8, joined), order), d8,
+                 row + i / 8 * width_);
+    }
   }
-}
+
+ private:
+  // Moves the upper half of every lane down, next to the lower.
+  template <class V>
+  static HWY_INLINE V Join(V low, V v, int distance) {
+    return hn::Or(hn::And(v, low),
+                  hn::ShiftRightSame(hn::AndNot(low, v), distance));
+  }
+
+  int width_;
+  HWY_ALIGN uint8_t order_[16];
+};
 
 // Reads codes of one width, a vector at a time.
 template <class D>

@@ -7,6 +7,7 @@
 #include "kernels/quantizers/number.h"
 #include "kernels/quantizers/turboquant.h"
 #include "kernels/quantizers/uniform.h"
+#include "ratequant/kv/bit_width.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/row_kernels.cc"
@@ -39,12 +40,20 @@ HWY_INLINE void PutCodes(D, hn::Vec<IntTag<D>> codes, uint8_t* target) {
   hn::StoreU(hn::DemoteTo(d8, codes), d8, target);
 }
 
+// Width of the codes; any where rows are fp16 and there are none.
+HWY_INLINE int CodeWidth(const RowPlan& plan) {
+  return plan.stores_halves ? kMaxCodeWidth : plan.width;
+}
+
 // Encodes rows of one section with vectors of D.
 template <class D>
 class Encoder {
  public:
   Encoder(const RowPlan& plan, uint8_t* section)
-      : plan_(plan), section_(section), dim_(plan.dim) {}
+      : plan_(plan),
+        section_(section),
+        dim_(plan.dim),
+        packer_(CodeWidth(plan)) {}
 
   int Run(const ConstRows& rows, int first, int count, int skip_tokens) {
     const int granule = plan_.params.block_tokens;
@@ -100,7 +109,7 @@ class Encoder {
   }
 
   void StoreCodes(int token) {
-    PackRow(codes_, plan_.width, dim_, packed_);
+    packer_.PackRow(codes_, dim_, packed_);
     memcpy(RowCodes(token), packed_, plan_.layout.row_bytes);
   }
 
@@ -283,6 +292,7 @@ class Encoder {
   const RowPlan& plan_;
   uint8_t* const section_;
   const int dim_;
+  const Packer packer_;
   HWY_ALIGN float row_[kMaxDim];
   HWY_ALIGN float rotated_[kMaxDim];
   HWY_ALIGN float products_[kMaxDim];
@@ -297,7 +307,11 @@ template <class D>
 class Decoder {
  public:
   Decoder(const RowPlan& plan, const uint8_t* section)
-      : plan_(plan), section_(section), dim_(plan.dim) {}
+      : plan_(plan),
+        section_(section),
+        dim_(plan.dim),
+        unpacker_(D(), CodeWidth(plan)),
+        narrow_unpacker_(NarrowTag(), CodeWidth(plan)) {}
 
   void Run(int first, int count, const MutableRows& out) {
     const D d;
@@ -369,12 +383,11 @@ class Decoder {
   void SymmetricRowValues(int token, float* HWY_RESTRICT out) {
     const D d;
     const IntTag<D> di;
-    const Unpacker<D> unpacker(d, plan_.width);
     const uint8_t* const row = RowCodes(token);
     const auto scale = hn::Set(d, Scale(token, 0));
     const auto offset = hn::Set(di, SymmetricOffset(plan_.width));
     for (int i = 0; i < dim_; i += kLanes) {
-      auto code = unpacker.Codes(d, row, i);
+      auto code = unpacker_.Codes(d, row, i);
       if (plan_.width == 1) code = hn::Add(code, code);
       const auto level = hn::ConvertTo(d, hn::Add(code, offset));
       hn::StoreU(hn::Mul(level, scale), d, out + i);
@@ -384,16 +397,15 @@ class Decoder {
   void AsymmetricRow(int token, float* HWY_RESTRICT out) {
     const int channels = plan_.params.block_channels;
     if (channels % kLanes == 0) {
-      AsymmetricGroups(D(), token, channels, out);
+      AsymmetricGroups(D(), unpacker_, token, channels, out);
     } else {
-      AsymmetricGroups(NarrowTag(), token, channels, out);
+      AsymmetricGroups(NarrowTag(), narrow_unpacker_, token, channels, out);
     }
   }
 
   template <class DG>
-  void AsymmetricGroups(DG d, int token, int channels,
-                        float* HWY_RESTRICT out) {
-    const Unpacker<DG> unpacker(d, plan_.width);
+  void AsymmetricGroups(DG d, const Unpacker<DG>& unpacker, int token,
+                        int channels, float* HWY_RESTRICT out) {
     const uint8_t* const row = RowCodes(token);
     for (int group = 0; group < plan_.params.per_block; ++group) {
       const auto scale = hn::Set(d, Scale(token, group));
@@ -419,10 +431,9 @@ class Decoder {
       }
       loaded_group_ = group;
     }
-    const Unpacker<D> unpacker(d, plan_.width);
     const uint8_t* const row = RowCodes(token);
     for (int i = 0; i < dim_; i += kLanes) {
-      const auto code = hn::ConvertTo(d, unpacker.Codes(d, row, i));
+      const auto code = hn::ConvertTo(d, unpacker_.Codes(d, row, i));
       hn::StoreU(AsymmetricValues(code, hn::Load(d, zeros_ + i),
                                   hn::Load(d, scales_ + i)),
                  d, out + i);
@@ -453,12 +464,11 @@ class Decoder {
   template <int kWidth>
   void TurboquantValues(int token) {
     const D d;
-    const Unpacker<D> unpacker(d, kWidth);
     const uint8_t* const row = RowCodes(token);
     const auto scale = hn::Set(d, Scale(token, 0));
     for (int i = 0; i < dim_; i += kLanes) {
       const auto unit =
-          UnitsOfCodes<kWidth>(d, *plan_.codebook, unpacker.Codes(d, row, i));
+          UnitsOfCodes<kWidth>(d, *plan_.codebook, unpacker_.Codes(d, row, i));
       hn::Store(hn::Mul(unit, scale), d, rotated_ + i);
     }
   }
@@ -466,7 +476,9 @@ class Decoder {
   const RowPlan& plan_;
   const uint8_t* const section_;
   const int dim_;
-  int loaded_group_ = -1;
+  const Unpacker<D> unpacker_;
+  const Unpacker<NarrowTag> narrow_unpacker_;
+  int loaded_group_ = -1;  // whose parameters scales_ and zeros_ hold
   HWY_ALIGN float row_[kMaxDim];
   HWY_ALIGN float rotated_[kMaxDim];
   HWY_ALIGN float scales_[kMaxDim];
