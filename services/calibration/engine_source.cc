@@ -17,8 +17,6 @@ namespace {
 constexpr uint64_t kMaxSlots = 8;
 constexpr uint64_t kMinSlots = 2;
 constexpr uint64_t kSegmentTarget = uint64_t{256} << 20;
-// How long an engine that is done, or that closed its output, may take to exit.
-constexpr absl::Duration kExitPatience = absl::Seconds(5);
 // Errors are cut to 1 KiB on the wire: the last lines have to fit.
 constexpr size_t kLastWords = 600;
 // What a shell answers for a child that died by SIGKILL.
@@ -267,7 +265,7 @@ absl::Status EngineSource::End() {
     return Violation(absl::StrCat("'done' after ", layers_->sequence(), " of ",
                                   plan_.sequences, " sequences"));
   }
-  const auto exit = process_->WaitForExit(kExitPatience, cancel_);
+  const auto exit = process_->WaitForExit(options_.exit_patience, cancel_);
   if (!exit.has_value()) {
     spdlog::warn("engine {} did not exit after 'done' and is killed",
                  process_->pid());
@@ -315,7 +313,7 @@ absl::Status EngineSource::ReportedError(const ErrorMessage& error) const {
 
 // The engine's output ended before 'done'.
 absl::Status EngineSource::OutputEnded() {
-  const auto exit = process_->WaitForExit(kExitPatience, cancel_);
+  const auto exit = process_->WaitForExit(options_.exit_patience, cancel_);
   absl::Status cancelled = cancel_.status();
   if (!cancelled.ok()) return cancelled;
   if (!exit.has_value()) {

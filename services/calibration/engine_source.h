@@ -25,6 +25,9 @@ struct EngineOptions {
   std::vector<std::string> command;  // program and its first arguments
   // The longest the engine may say nothing.
   absl::Duration timeout = absl::Seconds(120);
+  // How long an engine that is done, or that closed its output, may take to
+  // exit before it is killed.
+  absl::Duration exit_patience = absl::Seconds(5);
 };
 
 // Runs a capture engine (ENGINE.md) as a child process and hands on what it

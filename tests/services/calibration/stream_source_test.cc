@@ -1,0 +1,198 @@
+#include "services/calibration/stream_source.h"
+
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/common/status.h"
+#include "tests/services/calibration/test_capture.h"
+
+namespace ratequant::calibration {
+namespace {
+
+using ::testing::HasSubstr;
+using Chunks = std::vector<v1::CalibrateChunk>;
+
+ChunkReader ReaderOf(Chunks chunks) {
+  return [chunks = std::move(chunks), next = size_t{0}]() mutable
+         -> absl::StatusOr<absl::optional<v1::CalibrateChunk>> {
+    if (next == chunks.size()) return absl::optional<v1::CalibrateChunk>();
+    return absl::make_optional(chunks[next++]);
+  };
+}
+
+// Reads a whole stream; checks that every layer has the capture's bytes.
+absl::Status Drain(Chunks chunks, TestCapture* expected = nullptr) {
+  ChunkReader reader = ReaderOf(std::move(chunks));
+  auto header = ReadHeader(reader);
+  if (!header.ok()) return header.status();
+  auto plan = MakePlan(header->model(), header->options(), "header.");
+  if (!plan.ok()) return plan.status();
+  StreamSource source(*plan, *header, reader);
+  auto shape = source.Open();
+  if (!shape.ok()) return shape.status();
+  for (uint32_t count = 0;; ++count) {
+    auto layer = source.Next();
+    if (!layer.ok()) return layer.status();
+    if (!layer->has_value()) {
+      EXPECT_EQ(count, TestCapture::kSequences * TestCapture::kLayers);
+      return absl::OkStatus();
+    }
+    if (expected == nullptr) continue;
+    const void* tensors[] = {(*layer)->key, (*layer)->value,
+                             (*layer)->key_gradient, (*layer)->value_gradient};
+    for (int kind = 0; kind < 4; ++kind) {
+      EXPECT_EQ(
+          0, memcmp(tensors[kind],
+                    expected->Tensor((*layer)->sequence, (*layer)->layer, kind),
+                    TestCapture::kTensorBytes));
+    }
+  }
+}
+
+void ExpectRefused(const Chunks& chunks, const std::string& reason,
+                   const std::string& text) {
+  const absl::Status status = Drain(chunks);
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_EQ(ErrorReason(status), reason) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(text));
+}
+
+class StreamSourceTest : public testing::Test {
+ protected:
+  // Pieces per tensor with whole tensors in one chunk: 1.
+  Chunks Whole() { return capture_.Chunks("models/m", 1 << 20); }
+  Chunks Cut() { return capture_.Chunks("models/m", 5000); }
+
+  TestCapture capture_;
+};
+
+TEST_F(StreamSourceTest, DeliversEveryLayerHoweverItIsCut) {
+  for (size_t piece : {size_t{1000}, size_t{4096}, size_t{1} << 20}) {
+    EXPECT_TRUE(Drain(capture_.Chunks("models/m", piece), &capture_).ok());
+  }
+}
+
+TEST_F(StreamSourceTest, NeedsAHeaderFirst) {
+  ExpectRefused({}, "HEADER_MISSING", "ended before its header");
+  Chunks chunks = Whole();
+  chunks.erase(chunks.begin());
+  ExpectRefused(chunks, "HEADER_MISSING", "isn't the header");
+}
+
+TEST_F(StreamSourceTest, RefusesASecondHeaderAndAnEmptyMessage) {
+  Chunks chunks = Whole();
+  chunks.insert(chunks.begin() + 3, chunks[0]);
+  ExpectRefused(chunks, "CHUNK_OUT_OF_ORDER", "carries no tensor");
+  chunks[3].Clear();
+  ExpectRefused(chunks, "CHUNK_OUT_OF_ORDER", "carries no tensor");
+}
+
+TEST_F(StreamSourceTest, RefusesTensorsInAnotherOrder) {
+  Chunks chunks = Whole();
+  std::swap(chunks[1], chunks[2]);
+  ExpectRefused(chunks, "CHUNK_OUT_OF_ORDER",
+                "expected KEY of layer 2, sequence 0, got VALUE");
+}
+
+TEST_F(StreamSourceTest, RefusesAGapAndARepetition) {
+  Chunks chunks = Cut();
+  chunks.erase(chunks.begin() + 2);
+  ExpectRefused(chunks, "CHUNK_OUT_OF_ORDER",
+                "expected offset 5000, got 10000");
+  chunks = Cut();
+  chunks.insert(chunks.begin() + 2, chunks[1]);
+  ExpectRefused(chunks, "CHUNK_OUT_OF_ORDER", "expected offset 5000, got 0");
+}
+
+TEST_F(StreamSourceTest, RefusesALayerTwice) {
+  Chunks chunks = Whole();
+  chunks.insert(chunks.begin() + 5, chunks.begin() + 1, chunks.begin() + 5);
+  ExpectRefused(chunks, "CHUNK_OUT_OF_ORDER",
+                "layer 2 of sequence 0 for the second time");
+}
+
+TEST_F(StreamSourceTest, RefusesASequenceBeforeItsTurn) {
+  Chunks chunks = Whole();
+  chunks[1].mutable_tensor()->set_sequence(1);
+  ExpectRefused(chunks, "CHUNK_OUT_OF_ORDER", "while sequence 0 has 0 of 3");
+}
+
+TEST_F(StreamSourceTest, RefusesLayersAndSequencesThatDoNotExist) {
+  Chunks chunks = Whole();
+  chunks[1].mutable_tensor()->set_layer(3);
+  ExpectRefused(chunks, "WRONG_SHAPE", "layer 3 of 3");
+  chunks = Whole();
+  chunks.push_back(chunks[1]);
+  chunks.back().mutable_tensor()->set_sequence(2);
+  ExpectRefused(chunks, "WRONG_SHAPE", "sequence 2 of 2");
+}
+
+TEST_F(StreamSourceTest, RefusesTensorsOfAnotherSize) {
+  Chunks chunks = Whole();
+  chunks[1].mutable_tensor()->mutable_data()->append("abcd");
+  ExpectRefused(chunks, "WRONG_SHAPE", "16388 bytes at offset 0");
+  chunks = Whole();
+  chunks[1].mutable_tensor()->mutable_data()->resize(16000);
+  ExpectRefused(chunks, "WRONG_SHAPE",
+                "begins after 16000 of 16384 bytes of KEY");
+  chunks = Whole();
+  chunks[1].mutable_tensor()->clear_data();
+  ExpectRefused(chunks, "WRONG_SHAPE", "0 bytes at offset 0");
+  chunks = Whole();
+  chunks[1].mutable_tensor()->set_offset(~uint64_t{0});
+  ExpectRefused(chunks, "WRONG_SHAPE", "of a tensor of 16384 bytes");
+}
+
+TEST_F(StreamSourceTest, RefusesAStreamThatEndsEarly) {
+  Chunks chunks = Cut();
+  chunks.resize(3);
+  ExpectRefused(chunks, "STREAM_INCOMPLETE",
+                "10000 of 16384 bytes into KEY of layer 2, sequence 0");
+  chunks = Whole();
+  chunks.resize(1 + 4 * TestCapture::kLayers);
+  ExpectRefused(chunks, "STREAM_INCOMPLETE", "in sequence 1 of 2");
+  chunks.resize(1);
+  ExpectRefused(chunks, "STREAM_INCOMPLETE", "in sequence 0 of 2");
+}
+
+TEST_F(StreamSourceTest, RefusesAHeaderThatMakesNoSense) {
+  const auto with = [this](auto change) {
+    Chunks chunks = Whole();
+    change(chunks[0].mutable_header());
+    return chunks;
+  };
+  using Header = v1::CalibrateHeader*;
+  ExpectRefused(with([](Header h) { h->set_model("qwen"); }),
+                "INVALID_MODEL_ID", "'qwen' is not models/{model}");
+  ExpectRefused(with([](Header h) { h->set_dtype("int8"); }),
+                "INVALID_ARGUMENT", "'int8'; use float32");
+  ExpectRefused(with([](Header h) { h->clear_geometry(); }),
+                "UNSUPPORTED_SHAPE", "0 layers");
+  ExpectRefused(
+      with([](Header h) { h->mutable_geometry()->set_query_heads(3); }),
+      "UNSUPPORTED_SHAPE", "3 query heads");
+  ExpectRefused(
+      with([](Header h) { h->mutable_geometry()->set_kv_heads(1 << 30); }),
+      "UNSUPPORTED_SHAPE", "1073741824 KV heads");
+  ExpectRefused(
+      with([](Header h) { h->mutable_options()->set_sequence_length(65); }),
+      "UNSUPPORTED_SHAPE", "65 tokens; must be a multiple of 32");
+  ExpectRefused(
+      with([](Header h) { h->mutable_options()->set_sink_tokens(64); }),
+      "UNSUPPORTED_SHAPE", "64 sinks leave nothing");
+  ExpectRefused(
+      with([](Header h) { h->mutable_options()->set_sequences(4097); }),
+      "UNSUPPORTED_SHAPE", "4097 sequences; at most 4096");
+  ExpectRefused(
+      with([](Header h) { h->mutable_capture()->set_token_digest("x"); }),
+      "INVALID_ARGUMENT", "header.capture.token_digest");
+  ExpectRefused(with([](Header h) { h->mutable_capture()->set_mean_nll(-1); }),
+                "INVALID_ARGUMENT", "-1 is no loss");
+}
+
+}  // namespace
+}  // namespace ratequant::calibration
