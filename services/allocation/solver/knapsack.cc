@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "services/allocation/solver/exact_core.h"
 #include "services/allocation/solver/hull.h"
@@ -27,15 +28,30 @@ std::optional<double> WalkWithinBudget(const Problem& problem,
   solution->choice = walk.Start();
   Sum(problem, solution);
   std::optional<double> slope;
+  int last_group = -1, last_choice = -1;
   while (const std::optional<GreedyWalk::Step> step = walk.Peek()) {
     if (solution->cost + step->cost <= problem.budget) {
       solution->cost += step->cost;
-      solution->choice[step->group] = step->to;
+      last_group = step->group;
+      last_choice = solution->choice[last_group];
+      solution->choice[last_group] = step->to;
       walk.Take();
     } else {
       if (!slope.has_value()) slope = step->slope;
       walk.Drop();
     }
+  }
+  // Summed in another order, costs that aren't integers can come out a rounding
+  // above the budget.
+  Sum(problem, solution);
+  if (solution->cost > problem.budget && last_group >= 0) {
+    const Choice& to = problem.groups[last_group][solution->choice[last_group]];
+    const Choice& from = problem.groups[last_group][last_choice];
+    if (!slope.has_value()) {
+      slope = (from.value - to.value) / (to.cost - from.cost);
+    }
+    solution->choice[last_group] = last_choice;
+    Sum(problem, solution);
   }
   return slope;
 }
@@ -59,9 +75,13 @@ bool SpendOnce(const Problem& problem, Solution* solution) {
     }
   }
   if (best_group < 0) return false;
-  solution->choice[best_group] = best_choice;
+  const int before = std::exchange(solution->choice[best_group], best_choice);
   Sum(problem, solution);
-  return true;
+  if (solution->cost <= problem.budget) return true;
+  // A rounding above the budget.
+  solution->choice[best_group] = before;
+  Sum(problem, solution);
+  return false;
 }
 
 }  // namespace
@@ -82,7 +102,6 @@ std::optional<Solution> SolveKnapsack(const Problem& problem) {
   if (LowestCost(problem) > problem.budget) return std::nullopt;
   Solution solution;
   const std::optional<double> slope = WalkWithinBudget(problem, &solution);
-  Sum(problem, &solution);
   if (!slope.has_value()) {
     solution.optimal = true;
     return solution;

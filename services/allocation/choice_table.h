@@ -1,0 +1,76 @@
+#ifndef RATEQUANT_SERVICES_ALLOCATION_CHOICE_TABLE_H_
+#define RATEQUANT_SERVICES_ALLOCATION_CHOICE_TABLE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "ratequant/v1/calibration.pb.h"
+#include "services/allocation/objective.h"
+
+namespace ratequant::allocation {
+
+// Smallest and largest width a quantizer may be used at.
+struct WidthBounds {
+  int lower = 1;
+  int upper = 8;
+};
+
+// One thing a group can be: a quantizer at a width.
+struct Column {
+  int table = 0;  // of the calibration
+  int width = 0;
+  int64_t key_bytes = 0;    // of one page of a K group
+  int64_t value_bytes = 0;  // of one page of a V group
+};
+
+// Every (quantizer, width) a query allows, and what each group loses with it.
+// Immutable after construction, thread-safe.
+class ChoiceTable {
+ public:
+  // `bounds` has one entry for each of `tables`. Columns are in the order of
+  // `tables`, ascending in width.
+  ChoiceTable(const v1::Calibration& calibration, const Objective& objective,
+              const std::vector<int>& tables,
+              const std::vector<WidthBounds>& bounds);
+
+  int groups() const { return groups_; }
+  const std::vector<Column>& columns() const { return columns_; }
+
+  // E of a group in a column.
+  double Value(int group, int column) const {
+    return values_[static_cast<size_t>(group) * columns_.size() + column];
+  }
+
+  // Page bytes of a group in a column.
+  int64_t Bytes(int group, int column) const {
+    return group % 2 == 0 ? columns_[column].key_bytes
+                          : columns_[column].value_bytes;
+  }
+
+  // Where the columns of the i-th of `tables` begin; that one's lowest width.
+  int FirstColumn(int i) const { return first_[i]; }
+  const WidthBounds& Bounds(int i) const { return bounds_[i]; }
+  int table_count() const { return static_cast<int>(bounds_.size()); }
+
+ private:
+  int groups_ = 0;
+  std::vector<WidthBounds> bounds_;
+  std::vector<int> first_;
+  std::vector<Column> columns_;
+  std::vector<double> values_;  // [groups][columns]
+};
+
+// One column for each group.
+struct Assignment {
+  std::vector<int> column;  // [groups]
+  double value = 0;         // sum of E
+  int64_t page_bytes = 0;   // sum
+  int64_t code_bits = 0;    // sum of widths
+};
+
+// Sums up `column`, in group order.
+Assignment Summarize(const ChoiceTable& table, std::vector<int> column);
+
+}  // namespace ratequant::allocation
+
+#endif  // RATEQUANT_SERVICES_ALLOCATION_CHOICE_TABLE_H_

@@ -1,0 +1,292 @@
+#include "services/allocation/query.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "services/allocation/calibration_check.h"
+#include "services/common/canonical.h"
+#include "services/common/quantizers.h"
+#include "services/common/status.h"
+
+namespace ratequant::allocation {
+namespace {
+
+// Changes whenever the same query may get another map than before, so that maps
+// stored by an older version aren't served.
+constexpr int kSolverVersion = 1;
+
+constexpr uint32_t kDefaultWindow = 32;
+constexpr uint32_t kDefaultContextTokens = 4096;
+constexpr uint32_t kMaxContextTokens = 1u << 30;
+constexpr double kMaxBits = 16;
+
+using Quantizers = google::protobuf::RepeatedPtrField<v1::Quantizer>;
+
+absl::StatusOr<int> FindTable(const v1::Quantizer& quantizer,
+                              const v1::Calibration& calibration) {
+  for (int t = 0; t < calibration.tables_size(); ++t) {
+    if (CompareQuantizers(calibration.tables(t).quantizer(), quantizer) == 0) {
+      return t;
+    }
+  }
+  const std::string calibrated = CalibratedQuantizers(calibration);
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, "QUANTIZER_NOT_CALIBRATED",
+      absl::StrCat(calibration.name(), " has no measurements of ",
+                   QuantizerText(quantizer), "; it has ", calibrated),
+      {{"quantizer", QuantizerText(quantizer)}, {"calibrated", calibrated}});
+}
+
+absl::StatusOr<std::vector<int>> SelectTables(
+    const Quantizers& quantizers, const v1::Calibration& calibration) {
+  std::vector<int> tables(calibration.tables_size());
+  std::iota(tables.begin(), tables.end(), 0);
+  if (!quantizers.empty()) {
+    tables.clear();
+    for (int i = 0; i < quantizers.size(); ++i) {
+      const auto quantizer = CanonicalQuantizer(
+          quantizers[i], absl::StrCat("quantizers[", i, "]"));
+      if (!quantizer.ok()) return quantizer.status();
+      const auto table = FindTable(*quantizer, calibration);
+      if (!table.ok()) return table.status();
+      tables.push_back(*table);
+    }
+  }
+  std::sort(tables.begin(), tables.end(), [&calibration](int a, int b) {
+    return CompareQuantizers(calibration.tables(a).quantizer(),
+                             calibration.tables(b).quantizer()) < 0;
+  });
+  tables.erase(std::unique(tables.begin(), tables.end()), tables.end());
+  return tables;
+}
+
+absl::Status AboveMaximum(const char* field, double value) {
+  return MakeError(absl::StatusCode::kOutOfRange, "BUDGET_ABOVE_MAXIMUM",
+                   absl::StrCat("budget.", field, " is ", value,
+                                "; fp16, the most there is, has ", kMaxBits),
+                   {{"budget", field},
+                    {"requested", absl::StrCat(value)},
+                    {"maximum", absl::StrCat(kMaxBits)}});
+}
+
+absl::Status CheckBudget(const v1::Budget& budget) {
+  const auto invalid = [](const char* field, double value, const char* bound) {
+    return FieldError(
+        "BUDGET_INVALID", absl::StrCat("budget.", field),
+        absl::StrCat("is ", value, "; must be finite and ", bound));
+  };
+  const auto check = [&](const char* field, double value, bool bits) {
+    if (!std::isfinite(value) || value <= 0) {
+      return invalid(field, value, "above 0");
+    }
+    return bits && value > kMaxBits ? AboveMaximum(field, value)
+                                    : absl::OkStatus();
+  };
+  switch (budget.limit_case()) {
+    case v1::Budget::kCodeBits:
+      return check("code_bits", budget.code_bits(), true);
+    case v1::Budget::kEffectiveBits:
+      return check("effective_bits", budget.effective_bits(), true);
+    case v1::Budget::kBytesPerToken:
+      return check("bytes_per_token", budget.bytes_per_token(), false);
+    case v1::Budget::kMaxLossIncrease: {
+      const double value = budget.max_loss_increase();
+      if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+      return invalid("max_loss_increase", value, "not negative");
+    }
+    case v1::Budget::LIMIT_NOT_SET:
+      break;
+  }
+  return FieldError("BUDGET_MISSING", "budget",
+                    "is not set; set code_bits, effective_bits, "
+                    "bytes_per_token or max_loss_increase");
+}
+
+absl::Status CheckWidths(const v1::Policy& policy) {
+  const auto check = [](const char* field, uint32_t width) {
+    if (width <= kWidths) return absl::OkStatus();
+    return FieldError("UNSUPPORTED_WIDTH", field,
+                      absl::StrCat("is ", width, "; use 1 to ", kWidths,
+                                   ", or 0 for the default"));
+  };
+  absl::Status status = check("policy.min_width", policy.min_width());
+  if (status.ok()) status = check("policy.max_width", policy.max_width());
+  if (!status.ok()) return status;
+  if (policy.max_width() != 0 && policy.min_width() > policy.max_width()) {
+    return FieldError("INVALID_POLICY", "policy.min_width",
+                      absl::StrCat("is ", policy.min_width(),
+                                   ", above max_width ", policy.max_width()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::Policy> MakePolicy(const v1::Policy& requested) {
+  v1::Policy policy = requested;
+  if (!v1::Policy::Objective_IsValid(policy.objective())) {
+    return FieldError("INVALID_POLICY", "policy.objective",
+                      absl::StrCat("is ", static_cast<int>(policy.objective()),
+                                   "; use PAPER, MEASURED or LOSS_PROJECTED"));
+  }
+  if (!v1::Policy::Strategy_IsValid(policy.strategy())) {
+    return FieldError("INVALID_POLICY", "policy.strategy",
+                      absl::StrCat("is ", static_cast<int>(policy.strategy()),
+                                   "; use ALLOCATED, UNIFORM, K_CEIL_V_FLOOR "
+                                   "or LAYER_WISE"));
+  }
+  if (policy.objective() == v1::Policy::OBJECTIVE_UNSPECIFIED) {
+    policy.set_objective(v1::Policy::LOSS_PROJECTED);
+  }
+  if (policy.strategy() == v1::Policy::STRATEGY_UNSPECIFIED) {
+    policy.set_strategy(v1::Policy::ALLOCATED);
+  }
+  if (policy.strategy() == v1::Policy::K_CEIL_V_FLOOR &&
+      policy.separate_key_value()) {
+    return FieldError("INVALID_POLICY", "policy.separate_key_value",
+                      "can't be kept by K_CEIL_V_FLOOR, which gives K more "
+                      "than V");
+  }
+  absl::Status widths = CheckWidths(policy);
+  if (!widths.ok()) return widths;
+  return policy;
+}
+
+// What only works with one quantizer.
+absl::Status CheckSingleQuantizer(const Query& query,
+                                  const v1::Calibration& calibration) {
+  if (query.tables.size() == 1) return absl::OkStatus();
+  const std::string calibrated = CalibratedQuantizers(calibration);
+  const ErrorMetadata metadata = {{"calibrated", calibrated}};
+  const std::string advice = absl::StrCat(
+      "name exactly one in `quantizers`; calibrated are ", calibrated);
+  if (query.policy.objective() == v1::Policy::PAPER) {
+    return FieldError(
+        "OBJECTIVE_NEEDS_ONE_QUANTIZER", "policy.objective",
+        absl::StrCat("PAPER works on one quantizer's curves; ", advice),
+        metadata);
+  }
+  if (query.budget.has_code_bits()) {
+    return FieldError("BUDGET_NEEDS_ONE_QUANTIZER", "budget.code_bits",
+                      absl::StrCat("leaves overhead out, so it can't compare "
+                                   "quantizers; use effective_bits, or ",
+                                   advice),
+                      metadata);
+  }
+  if (query.policy.include_continuous()) {
+    return FieldError("INVALID_POLICY", "policy.include_continuous",
+                      absl::StrCat("works on one quantizer's curves; ", advice),
+                      metadata);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::CacheConfig> MakeCache(const v1::CacheConfig& requested,
+                                          const v1::Calibration& calibration) {
+  v1::CacheConfig cache = requested;
+  const uint32_t sinks = calibration.capture().sink_tokens();
+  if (cache.has_sink_tokens() && cache.sink_tokens() != sinks) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "CALIBRATION_MISMATCH",
+        absl::StrCat("cache.sink_tokens is ", cache.sink_tokens(), ", but ",
+                     calibration.name(), " was measured with ", sinks,
+                     "; ask for ", sinks, " or calibrate with ",
+                     cache.sink_tokens()),
+        {{"field", "cache.sink_tokens"},
+         {"requested", absl::StrCat(cache.sink_tokens())},
+         {"calibrated", absl::StrCat(sinks)}});
+  }
+  cache.set_sink_tokens(sinks);
+  if (!cache.has_window()) cache.set_window(kDefaultWindow);
+  if (cache.context_tokens() == 0) {
+    cache.set_context_tokens(kDefaultContextTokens);
+  }
+  const std::pair<const char*, uint32_t> limits[] = {
+      {"cache.window", cache.window()},
+      {"cache.context_tokens", cache.context_tokens()}};
+  for (const auto& [field, tokens] : limits) {
+    if (tokens > kMaxContextTokens) {
+      return FieldError("INVALID_POLICY", field,
+                        absl::StrCat("is ", tokens, "; at most ",
+                                     kMaxContextTokens, " is supported"));
+    }
+  }
+  return cache;
+}
+
+template <typename Request>
+absl::StatusOr<Query> MakeCommon(const Request& request,
+                                 const v1::Calibration& calibration) {
+  Query query;
+  absl::StatusOr<std::vector<int>> tables =
+      SelectTables(request.quantizers(), calibration);
+  if (!tables.ok()) return tables.status();
+  query.tables = *std::move(tables);
+  absl::StatusOr<v1::Policy> policy = MakePolicy(request.policy());
+  if (!policy.ok()) return policy.status();
+  query.policy = *std::move(policy);
+  absl::StatusOr<v1::CacheConfig> cache =
+      MakeCache(request.cache(), calibration);
+  if (!cache.ok()) return cache.status();
+  query.cache = *std::move(cache);
+  return query;
+}
+
+}  // namespace
+
+absl::StatusOr<Query> MakeQuery(const v1::GetBitMapRequest& request,
+                                const v1::Calibration& calibration) {
+  absl::Status budget = CheckBudget(request.budget());
+  if (!budget.ok()) return budget;
+  absl::StatusOr<Query> query = MakeCommon(request, calibration);
+  if (!query.ok()) return query;
+  query->budget = request.budget();
+  if (query->budget.has_max_loss_increase() &&
+      query->budget.max_loss_increase() == 0) {
+    query->budget.set_max_loss_increase(0);  // -0 is 0
+  }
+  absl::Status single = CheckSingleQuantizer(*query, calibration);
+  if (!single.ok()) return single;
+  return query;
+}
+
+absl::StatusOr<Query> MakeQuery(
+    const v1::GetRateDistortionCurveRequest& request,
+    const v1::Calibration& calibration) {
+  absl::StatusOr<Query> query = MakeCommon(request, calibration);
+  if (!query.ok()) return query;
+  query->policy.set_strategy(v1::Policy::ALLOCATED);
+  query->policy.clear_include_continuous();
+  absl::Status single = CheckSingleQuantizer(*query, calibration);
+  if (!single.ok()) return single;
+  return query;
+}
+
+absl::StatusOr<std::string> QueryKey(const Query& query,
+                                     const v1::Calibration& calibration) {
+  v1::GetBitMapRequest explicit_request;
+  explicit_request.set_calibration(calibration.name());
+  for (int table : query.tables) {
+    *explicit_request.add_quantizers() = calibration.tables(table).quantizer();
+  }
+  *explicit_request.mutable_budget() = query.budget;
+  *explicit_request.mutable_policy() = query.policy;
+  *explicit_request.mutable_cache() = query.cache;
+  absl::StatusOr<std::string> bytes = CanonicalBytes(explicit_request);
+  if (!bytes.ok()) return bytes.status();
+  return Sha256Hex(absl::StrCat("solver ", kSolverVersion, "\n", *bytes));
+}
+
+std::string CalibratedQuantizers(const v1::Calibration& calibration) {
+  std::vector<std::string> names;
+  for (const v1::DistortionTable& table : calibration.tables()) {
+    names.push_back(QuantizerText(table.quantizer()));
+  }
+  std::string text = names.front();
+  for (size_t i = 1; i < names.size(); ++i) {
+    absl::StrAppend(&text, i + 1 == names.size() ? " and " : ", ", names[i]);
+  }
+  return text;
+}
+
+}  // namespace ratequant::allocation

@@ -1,0 +1,145 @@
+#include "services/allocation/registry_service.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/allocation/handler.h"
+#include "services/common/resource_names.h"
+#include "services/common/status.h"
+#include "spdlog/spdlog.h"
+
+namespace ratequant::allocation {
+namespace {
+
+// Moves the value out or returns the error.
+template <typename T>
+absl::Status Answer(absl::StatusOr<T> result, T* response) {
+  if (!result.ok()) return result.status();
+  *response = *std::move(result);
+  return absl::OkStatus();
+}
+
+absl::Status Create(Registry* registry,
+                    const v1::CreateCalibrationRequest& request,
+                    v1::Calibration* response) {
+  const auto model = ParseModelName(request.parent(), "parent");
+  if (!model.ok()) {
+    const auto violations = FieldViolations(model.status());
+    return InvalidFields("INVALID_MODEL_ID", violations);
+  }
+  if (!request.has_calibration()) {
+    return FieldError("INVALID_CALIBRATION", "calibration", "is not set");
+  }
+  auto created = registry->Create(*model, request.calibration());
+  if (!created.ok()) {
+    spdlog::warn("calibration of {} refused: {}", *model,
+                 created.status().ToString());
+    return created.status();
+  }
+  *response = **created;
+  spdlog::info("stored {}", response->name());
+  return absl::OkStatus();
+}
+
+absl::Status Get(Registry* registry, const v1::GetCalibrationRequest& request,
+                 v1::Calibration* response) {
+  const auto name = ParseCalibrationName(request.name(), "name");
+  if (!name.ok()) return name.status();
+  const auto resolved = registry->Resolve(*name);
+  if (!resolved.ok()) return resolved.status();
+  const auto calibration = registry->Get(*resolved);
+  if (!calibration.ok()) return calibration.status();
+  *response = **calibration;
+  return absl::OkStatus();
+}
+
+absl::Status Delete(Registry* registry,
+                    const v1::DeleteCalibrationRequest& request) {
+  const auto name = ParseCalibrationName(request.name(), "name");
+  if (!name.ok()) return name.status();
+  if (name->id == kLatestCalibration) {
+    return FieldError("INVALID_NAME", "name",
+                      "'latest' can't be deleted, it may have changed since "
+                      "you looked; give the full name");
+  }
+  absl::Status deleted = registry->Delete(*name);
+  if (deleted.ok()) spdlog::info("deleted {}", request.name());
+  return deleted;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::CreateCalibration(
+    grpc::CallbackServerContext* context,
+    const v1::CreateCalibrationRequest* request, v1::Calibration* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(
+      executor_, context, reactor, request, response,
+      [this](const auto& in, auto* out) { return Create(registry_, in, out); });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::GetCalibration(
+    grpc::CallbackServerContext* context,
+    const v1::GetCalibrationRequest* request, v1::Calibration* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(
+      executor_, context, reactor, request, response,
+      [this](const auto& in, auto* out) { return Get(registry_, in, out); });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::ListCalibrations(
+    grpc::CallbackServerContext* context,
+    const v1::ListCalibrationsRequest* request,
+    v1::ListCalibrationsResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto* out) {
+             const auto model = ParseModelName(in.parent(), "parent");
+             if (!model.ok()) return model.status();
+             return Answer(registry_->ListCalibrations(*model, in.page_size(),
+                                                       in.page_token()),
+                           out);
+           });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::DeleteCalibration(
+    grpc::CallbackServerContext* context,
+    const v1::DeleteCalibrationRequest* request,
+    google::protobuf::Empty* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto*) { return Delete(registry_, in); });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::GetModel(
+    grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
+    v1::Model* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto* out) {
+             const auto model = ParseModelName(in.name(), "name");
+             if (!model.ok()) return model.status();
+             return Answer(registry_->GetModel(*model), out);
+           });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::ListModels(
+    grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
+    v1::ListModelsResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto* out) {
+             return Answer(
+                 registry_->ListModels(in.page_size(), in.page_token()), out);
+           });
+  return reactor;
+}
+
+}  // namespace ratequant::allocation

@@ -1,0 +1,47 @@
+#ifndef RATEQUANT_SERVICES_ALLOCATION_REGISTRY_SERVICE_H_
+#define RATEQUANT_SERVICES_ALLOCATION_REGISTRY_SERVICE_H_
+
+#include "ratequant/v1/allocation_service.grpc.pb.h"
+#include "services/allocation/executor.h"
+#include "services/allocation/registry.h"
+
+namespace ratequant::allocation {
+
+// ratequant.v1.RegistryService over a Registry. Both arguments must outlive it.
+class RegistryServiceImpl : public v1::RegistryService::CallbackService {
+ public:
+  RegistryServiceImpl(Registry* registry, Executor* executor)
+      : registry_(registry), executor_(executor) {}
+
+  grpc::ServerUnaryReactor* CreateCalibration(
+      grpc::CallbackServerContext* context,
+      const v1::CreateCalibrationRequest* request,
+      v1::Calibration* response) override;
+  grpc::ServerUnaryReactor* GetCalibration(
+      grpc::CallbackServerContext* context,
+      const v1::GetCalibrationRequest* request,
+      v1::Calibration* response) override;
+  grpc::ServerUnaryReactor* ListCalibrations(
+      grpc::CallbackServerContext* context,
+      const v1::ListCalibrationsRequest* request,
+      v1::ListCalibrationsResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteCalibration(
+      grpc::CallbackServerContext* context,
+      const v1::DeleteCalibrationRequest* request,
+      google::protobuf::Empty* response) override;
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context,
+                                     const v1::GetModelRequest* request,
+                                     v1::Model* response) override;
+  grpc::ServerUnaryReactor* ListModels(
+      grpc::CallbackServerContext* context,
+      const v1::ListModelsRequest* request,
+      v1::ListModelsResponse* response) override;
+
+ private:
+  Registry* const registry_;
+  Executor* const executor_;
+};
+
+}  // namespace ratequant::allocation
+
+#endif  // RATEQUANT_SERVICES_ALLOCATION_REGISTRY_SERVICE_H_

@@ -1,0 +1,269 @@
+#include "services/allocation/store/rocksdb_store.h"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "rocksdb/options.h"
+#include "rocksdb/table.h"
+#include "rocksdb/write_batch.h"
+#include "services/common/status.h"
+#include "spdlog/spdlog.h"
+
+namespace ratequant::allocation {
+namespace {
+
+// Persisted: do not change. In the order of Table, after RocksDB's default.
+constexpr std::array<const char*, 4> kFamilies = {"default", "calibrations",
+                                                  "models", "bit_maps"};
+constexpr char kSchemaKey[] = "schema";
+constexpr int kSchema = 1;
+
+absl::Status FolderError(const char* reason, const std::string& folder,
+                         absl::string_view what) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, reason,
+                   absl::StrCat("data folder ", folder, ": ", what),
+                   {{"folder", folder}});
+}
+
+absl::Status OpenError(const rocksdb::Status& status,
+                       const std::string& folder) {
+  const std::string text = status.ToString();
+  const bool locked =
+      status.IsIOError() &&
+      (text.find("While lock file") != std::string::npos ||
+       text.find("lock hold by current process") != std::string::npos);
+  if (locked && text.find("Permission denied") == std::string::npos) {
+    return FolderError("DATA_FOLDER_IN_USE", folder,
+                       "another process has it open; stop that one or choose "
+                       "another folder");
+  }
+  if (status.IsCorruption()) {
+    return FolderError("DATA_FOLDER_CORRUPT", folder,
+                       absl::StrCat("is damaged and can't be opened (", text,
+                                    "); restore it from a copy, or move it "
+                                    "away and calibrate again"));
+  }
+  return FolderError("DATA_FOLDER_UNUSABLE", folder, text);
+}
+
+absl::Status StoreError(const rocksdb::Status& status) {
+  const std::string text = status.ToString();
+  if (status.IsNoSpace()) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "STORE_FULL",
+                     absl::StrCat("no room left to store this; nothing was "
+                                  "changed (",
+                                  text, ")"));
+  }
+  if (status.IsCorruption()) {
+    return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT",
+                     absl::StrCat("stored data is damaged (", text, ")"));
+  }
+  return MakeError(
+      absl::StatusCode::kUnavailable, "STORE_ERROR",
+      absl::StrCat("the store failed; nothing was changed (", text, ")"));
+}
+
+rocksdb::Options MakeOptions(rocksdb::Env* env) {
+  rocksdb::Options options;
+  if (env != nullptr) options.env = env;
+  options.create_if_missing = true;
+  options.create_missing_column_families = true;
+  options.paranoid_checks = true;
+  // Calibrations are large, few and written once; a small memory is enough.
+  options.write_buffer_size = 8 << 20;
+  options.max_write_buffer_number = 2;
+  options.max_open_files = 256;
+  options.max_total_wal_size = 32 << 20;
+  options.keep_log_file_num = 2;
+  options.max_log_file_size = 1 << 20;
+  options.info_log_level = rocksdb::WARN_LEVEL;
+  options.max_background_jobs = 2;
+  return options;
+}
+
+// Column families this version doesn't know were made by a later one.
+absl::Status CheckFamilies(const rocksdb::Options& options,
+                           const std::string& folder) {
+  std::vector<std::string> names;
+  const rocksdb::Status listed =
+      rocksdb::DB::ListColumnFamilies(options, folder, &names);
+  if (listed.IsPathNotFound() || listed.IsNotFound()) return absl::OkStatus();
+  if (!listed.ok()) {
+    // No CURRENT file: a new folder.
+    if (!options.env->FileExists(folder + "/CURRENT").ok()) {
+      return absl::OkStatus();
+    }
+    return OpenError(listed, folder);
+  }
+  for (const std::string& name : names) {
+    if (std::find(kFamilies.begin(), kFamilies.end(), name) ==
+        kFamilies.end()) {
+      return FolderError("DATA_FOLDER_TOO_NEW", folder,
+                         absl::StrCat("has a column family '", name,
+                                      "' this version doesn't know; use the "
+                                      "version that wrote it"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Files without RocksDB's CURRENT: what was a store isn't one any more.
+absl::Status CheckFolder(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) {
+    return FolderError("DATA_FOLDER_UNUSABLE", folder,
+                       absl::StrCat("can't be made: ", error.message()));
+  }
+  if (std::filesystem::exists(folder + "/CURRENT", error)) {
+    return absl::OkStatus();
+  }
+  std::filesystem::directory_iterator files(folder, error), end;
+  if (error) {
+    return FolderError("DATA_FOLDER_UNUSABLE", folder,
+                       absl::StrCat("can't be read: ", error.message()));
+  }
+  const bool tables = std::any_of(files, end, [](const auto& file) {
+    return file.path().extension() == ".sst";
+  });
+  if (!tables) return absl::OkStatus();
+  return FolderError("DATA_FOLDER_CORRUPT", folder,
+                     "holds a store's tables but its CURRENT file is missing; "
+                     "restore it from a copy");
+}
+
+rocksdb::Slice ToSlice(absl::string_view text) {
+  return rocksdb::Slice(text.data(), text.size());
+}
+
+absl::string_view FromSlice(const rocksdb::Slice& slice) {
+  return absl::string_view(slice.data(), slice.size());
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RocksDbStore>> RocksDbStore::Open(
+    const std::string& folder, rocksdb::Env* env) {
+  absl::Status usable = CheckFolder(folder);
+  if (!usable.ok()) return usable;
+  const rocksdb::Options options = MakeOptions(env);
+  absl::Status known = CheckFamilies(options, folder);
+  if (!known.ok()) return known;
+  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
+  for (const char* name : kFamilies) descriptors.emplace_back(name, options);
+  auto store = std::unique_ptr<RocksDbStore>(new RocksDbStore());
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status opened =
+      rocksdb::DB::Open(options, folder, descriptors, &store->families_, &db);
+  if (!opened.ok()) return OpenError(opened, folder);
+  store->db_.reset(db);
+  absl::Status schema = store->CheckSchema(folder);
+  if (!schema.ok()) return schema;
+  return store;
+}
+
+RocksDbStore::~RocksDbStore() {
+  if (db_ == nullptr) return;
+  for (rocksdb::ColumnFamilyHandle* family : families_) {
+    db_->DestroyColumnFamilyHandle(family);
+  }
+  const rocksdb::Status closed = db_->Close();
+  if (!closed.ok()) spdlog::warn("closing the store: {}", closed.ToString());
+}
+
+absl::Status RocksDbStore::CheckSchema(const std::string& folder) {
+  std::string value;
+  const rocksdb::Status got =
+      db_->Get(rocksdb::ReadOptions(), kSchemaKey, &value);
+  if (got.IsNotFound()) {
+    for (size_t i = 1; i < families_.size(); ++i) {
+      std::unique_ptr<rocksdb::Iterator> rows(
+          db_->NewIterator(rocksdb::ReadOptions(), families_[i]));
+      rows->SeekToFirst();
+      if (rows->Valid()) {
+        return FolderError("DATA_FOLDER_CORRUPT", folder,
+                           "holds data but no schema version");
+      }
+    }
+    rocksdb::WriteOptions sync;
+    sync.sync = true;
+    const rocksdb::Status put =
+        db_->Put(sync, kSchemaKey, absl::StrCat(kSchema));
+    return put.ok() ? absl::OkStatus() : OpenError(put, folder);
+  }
+  if (!got.ok()) return OpenError(got, folder);
+  int schema = 0;
+  if (!absl::SimpleAtoi(value, &schema) || schema < 1) {
+    return FolderError(
+        "DATA_FOLDER_CORRUPT", folder,
+        absl::StrCat("has the schema version '", value, "', which isn't one"));
+  }
+  if (schema > kSchema) {
+    return FolderError("DATA_FOLDER_TOO_NEW", folder,
+                       absl::StrCat("was written with schema version ", schema,
+                                    "; this version reads up to ", kSchema,
+                                    ", use the version that wrote it"));
+  }
+  return absl::OkStatus();
+}
+
+rocksdb::ColumnFamilyHandle* RocksDbStore::Family(Table table) const {
+  return families_[1 + static_cast<size_t>(table)];
+}
+
+absl::StatusOr<std::optional<std::string>> RocksDbStore::Get(
+    Table table, absl::string_view key) const {
+  std::string value;
+  const rocksdb::Status status =
+      db_->Get(rocksdb::ReadOptions(), Family(table), ToSlice(key), &value);
+  if (status.IsNotFound()) return std::optional<std::string>();
+  if (!status.ok()) return StoreError(status);
+  return std::optional<std::string>(std::move(value));
+}
+
+absl::Status RocksDbStore::Scan(Table table, absl::string_view prefix,
+                                absl::string_view after,
+                                const Visitor& visit) const {
+  std::unique_ptr<rocksdb::Iterator> rows(
+      db_->NewIterator(rocksdb::ReadOptions(), Family(table)));
+  rows->Seek(ToSlice(after < prefix ? prefix : after));
+  if (after >= prefix && rows->Valid() && FromSlice(rows->key()) == after) {
+    rows->Next();
+  }
+  for (; rows->Valid() && rows->key().starts_with(ToSlice(prefix));
+       rows->Next()) {
+    if (!visit(FromSlice(rows->key()), FromSlice(rows->value()))) break;
+  }
+  return rows->status().ok() ? absl::OkStatus() : StoreError(rows->status());
+}
+
+absl::Status RocksDbStore::Write(const std::vector<Mutation>& mutations,
+                                 Durability durability) {
+  rocksdb::WriteOptions options;
+  options.sync = durability == Durability::kSynced;
+  const auto write = [&] {
+    rocksdb::WriteBatch batch;
+    for (const Mutation& mutation : mutations) {
+      if (mutation.value.has_value()) {
+        batch.Put(Family(mutation.table), mutation.key, *mutation.value);
+      } else {
+        batch.Delete(Family(mutation.table), mutation.key);
+      }
+    }
+    return db_->Write(options, &batch);
+  };
+  rocksdb::Status status = write();
+  if (status.ok()) return absl::OkStatus();
+  // After a failed write RocksDB refuses all others until it is told to resume,
+  // which works as soon as the disk does again.
+  if (db_->Resume().ok()) status = write();
+  return status.ok() ? absl::OkStatus() : StoreError(status);
+}
+
+}  // namespace ratequant::allocation
