@@ -32,9 +32,9 @@ absl::Status CheckShape(const v1::BitMap& map) {
   }
   for (uint32_t index : map.quantizer_index()) {
     if (index >= static_cast<uint32_t>(map.quantizers_size())) {
-      return absl::InternalError(absl::StrCat(
-          "the allocator's bit map names quantizer ", index, " of ",
-          map.quantizers_size()));
+      return absl::InternalError(
+          absl::StrCat("the allocator's bit map names quantizer ", index,
+                       " of ", map.quantizers_size()));
     }
   }
   return absl::OkStatus();
@@ -67,7 +67,7 @@ std::string BudgetText(const v1::BitMap& map) {
 std::string CostText(const v1::BitMap& map) {
   std::string text = absl::StrCat(
       FormatFixed(map.code_bits(), 3), " code bits, ",
-      FormatFixed(map.effective_bits(), 3), " effective bits per element; ",
+      FormatFixed(map.effective_bits(), 3), " effective bits per element\n",
       FormatCount(static_cast<uint64_t>(map.bytes_per_token() + 0.5)),
       " bytes per token");
   double fp16 = 2.0 * static_cast<double>(GroupCount(map.geometry())) *
@@ -96,8 +96,8 @@ std::string PredictionText(const v1::BitMap& map) {
   std::string value = FormatSignificant(scale * map.objective_value(), 3);
   std::string text =
       loss ? absl::StrCat("loss +", value, " nats per token")
-           : absl::StrCat("objective '", ObjectiveName(map.policy().objective()),
-                          "' ", value);
+           : absl::StrCat("objective '",
+                          ObjectiveName(map.policy().objective()), "' ", value);
   return absl::StrCat(
       text, "\n",
       BaselineText("uniform", map.objective_value(),
@@ -114,11 +114,11 @@ std::string PolicyText(const v1::Policy& policy) {
     absl::StrAppend(&text, ", K and V budgeted apart");
   }
   if (policy.min_width() != 0 || policy.max_width() != 0) {
-    absl::StrAppend(
-        &text, ", ",
-        policy.min_width() == 0 ? "up to "
-                                : absl::StrCat(policy.min_width(), " to "),
-        policy.max_width() == 0 ? 8 : policy.max_width(), " bits");
+    absl::StrAppend(&text, ", ",
+                    policy.min_width() == 0
+                        ? "up to "
+                        : absl::StrCat(policy.min_width(), " to "),
+                    policy.max_width() == 0 ? 8 : policy.max_width(), " bits");
   }
   return text;
 }
@@ -134,16 +134,17 @@ std::string RenderCounts(const v1::BitMap& map, const TextStyle& style) {
   std::set<uint32_t> widths(map.width().begin(), map.width().end());
   std::vector<Table::Column> columns = {{"GROUPS"}, {"QUANTIZER"}};
   for (uint32_t width : widths) {
-    columns.push_back({width == kFp16 ? "fp16" : absl::StrCat(width, " bit"),
-                       Align::kRight});
+    columns.push_back(
+        {width == kFp16 ? "fp16" : absl::StrCat(width, " bit"), Align::kRight});
   }
   columns.push_back({"ALL", Align::kRight});
   // Keyed by tensor and quantizer; fp16 groups use none and come last.
   std::map<std::pair<int, int>, std::map<uint32_t, int>> counts;
   for (int group = 0; group < map.width_size(); ++group) {
     uint32_t width = map.width(group);
-    int quantizer = width == kFp16 ? map.quantizers_size()
-                                   : static_cast<int>(map.quantizer_index(group));
+    int quantizer = width == kFp16
+                        ? map.quantizers_size()
+                        : static_cast<int>(map.quantizer_index(group));
     ++counts[{group % 2, quantizer}][width];
   }
   Table table(columns);
@@ -157,7 +158,8 @@ std::string RenderCounts(const v1::BitMap& map, const TextStyle& style) {
     int all = 0;
     for (uint32_t width : widths) {
       auto found = by_width.find(width);
-      row.push_back(found == by_width.end() ? "-" : absl::StrCat(found->second));
+      row.push_back(found == by_width.end() ? "-"
+                                            : absl::StrCat(found->second));
       all += found == by_width.end() ? 0 : found->second;
     }
     row.push_back(absl::StrCat(all));

@@ -1,4 +1,3 @@
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,6 +8,7 @@
 #include "clients/cli/exit_code.h"
 #include "clients/cli/help.h"
 #include "clients/cli/query_options.h"
+#include "clients/cli/value_checks.h"
 
 namespace ratequant::cli {
 namespace {
@@ -71,31 +71,30 @@ void AddBudgetOptions(CLI::App& verb, BitMapFlags* flags) {
                   "Stored bits per element, everything counted: scales, zero "
                   "points, padding, sinks and window")
       ->option_text("BITS")
+      ->check(Number())
       ->group(group);
   verb.add_option("--code-bits", flags->code_bits,
                   "Average code width; overhead isn't counted, so it needs one "
                   "--quantizer")
       ->option_text("BITS")
+      ->check(Number())
       ->group(group);
   verb.add_option("--bytes-per-token", flags->bytes_per_token,
                   "Stored bytes per token and sequence, everything counted")
       ->option_text("BYTES")
+      ->check(Number())
       ->group(group);
   verb.add_option("--max-loss-increase", flags->max_loss_increase,
                   "Largest predicted loss increase, in nats per token: the "
                   "cheapest map below it")
       ->option_text("NATS")
+      ->check(Number())
       ->group(group);
 }
 
 }  // namespace
 
 void AddBitMapCommand(CLI::App& app, Session& session) {
-  static const std::map<std::string, v1::Policy::Strategy> kStrategies = {
-      {"allocated", v1::Policy::ALLOCATED},
-      {"uniform", v1::Policy::UNIFORM},
-      {"k-ceil-v-floor", v1::Policy::K_CEIL_V_FLOOR},
-      {"layer-wise", v1::Policy::LAYER_WISE}};
   CLI::App* verb =
       app.add_subcommand("bitmap", "Gets the best bit map within a budget");
   verb->require_subcommand(1);
@@ -110,7 +109,10 @@ void AddBitMapCommand(CLI::App& app, Session& session) {
   get->add_option("--strategy", flags->strategy,
                   "allocated (default), or a baseline: uniform, "
                   "k-ceil-v-floor, layer-wise")
-      ->transform(CLI::CheckedTransformer(kStrategies))
+      ->transform(Choice({{"allocated", v1::Policy::ALLOCATED},
+                          {"uniform", v1::Policy::UNIFORM},
+                          {"k-ceil-v-floor", v1::Policy::K_CEIL_V_FLOOR},
+                          {"layer-wise", v1::Policy::LAYER_WISE}}))
       ->option_text("NAME");
   get->add_flag("--continuous", flags->continuous,
                 "Also solve for real-valued widths (one quantizer; in --json)");

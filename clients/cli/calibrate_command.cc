@@ -15,6 +15,7 @@
 #include "clients/cli/query_options.h"
 #include "clients/cli/table.h"
 #include "clients/cli/text_file.h"
+#include "clients/cli/value_checks.h"
 #include "clients/cpp/resource_names.h"
 
 namespace ratequant::cli {
@@ -55,7 +56,8 @@ absl::StatusOr<v1::CalibrateModelRequest> MakeRequest(
   if (flags.sinks.has_value()) options.set_sink_tokens(*flags.sinks);
   absl::StatusOr<std::string> text = ReadTextFile(flags.text);
   if (!text.ok()) {
-    return UsageError(absl::StrCat("--text: ", std::string(text.status().message())));
+    return UsageError(
+        absl::StrCat("--text: ", std::string(text.status().message())));
   }
   request.set_text(*std::move(text));
   return request;
@@ -68,21 +70,20 @@ std::string RenderResult(const v1::CalibrateProgress& done,
           ? ""
           : "not published: the allocator can't be reached; the worker keeps "
             "it and publishes it\nwhen the allocator is back";
-  std::string time = FormatDuration(ToDuration(done.elapsed()));
+  std::string time = FormatTimeSpan(ToDuration(done.elapsed()));
   if (done.has_sweep_time()) {
     absl::StrAppend(&time, ", of which ",
-                    FormatDuration(ToDuration(done.sweep_time())),
+                    FormatTimeSpan(ToDuration(done.sweep_time())),
                     " measuring quantizers");
   }
-  return RenderPairs(
-      {{"calibration", done.calibration()},
-       {"tokens", FormatCount(done.tokens_done())},
-       {"time", time},
-       {"warnings", absl::StrJoin(done.warnings(), "\n")},
-       {"state", published},
-       {"next", absl::StrCat("ratequant bitmap get --model ", model,
-                             " --effective-bits 3")}},
-      style);
+  return RenderPairs({{"calibration", done.calibration()},
+                      {"tokens", FormatCount(done.tokens_done())},
+                      {"time", time},
+                      {"warnings", absl::StrJoin(done.warnings(), "\n")},
+                      {"state", published},
+                      {"next", absl::StrCat("ratequant bitmap get --model ",
+                                            model, " --effective-bits 3")}},
+                     style);
 }
 
 absl::Status Calibrate(const CalibrateFlags& flags, Session& session) {
@@ -143,13 +144,16 @@ void AddCalibrateCommand(CLI::App& app, Session& session) {
                      "left out. Names: rtn, kivi, quarot, turboquant");
   verb->add_option("--sequences", flags->sequences,
                    "Sequences to measure (default 16)")
+      ->check(WholeNumber())
       ->option_text("N");
   verb->add_option("--sequence-length", flags->sequence_length,
                    "Tokens in a sequence, a multiple of 32 (default 512)")
+      ->check(WholeNumber())
       ->option_text("TOKENS");
   verb->add_option("--sinks", flags->sinks,
                    "First tokens of a sequence that the cache keeps in fp16 "
                    "(default 4)")
+      ->check(WholeNumber())
       ->option_text("TOKENS");
   SetHelp(*verb,
           {.details =

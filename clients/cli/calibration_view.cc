@@ -14,19 +14,18 @@ namespace ratequant::cli {
 namespace {
 
 std::string ShapeText(const v1::ModelGeometry& geometry) {
-  return absl::StrCat(geometry.layers(), " layers, ", geometry.kv_heads(),
-                      " KV heads, ", geometry.query_heads(),
-                      " query heads, head_dim ", geometry.head_dim(), "; ",
-                      FormatCount(uint64_t{2} * geometry.layers() *
-                                  geometry.kv_heads()),
-                      " groups");
+  return absl::StrCat(
+      geometry.layers(), " layers, ", geometry.kv_heads(), " KV heads, ",
+      geometry.query_heads(), " query heads, head_dim ", geometry.head_dim(),
+      "; ", FormatCount(uint64_t{2} * geometry.layers() * geometry.kv_heads()),
+      " groups");
 }
 
 std::string CaptureText(const v1::CaptureInfo& capture) {
-  std::string text = absl::StrCat(
-      capture.sequences(), " sequences of ",
-      FormatCount(capture.sequence_length()), " tokens, the first ",
-      capture.sink_tokens(), " left out as sinks");
+  std::string text = absl::StrCat(capture.sequences(), " sequences of ",
+                                  FormatCount(capture.sequence_length()),
+                                  " tokens, the first ", capture.sink_tokens(),
+                                  " left out as sinks");
   if (!capture.dtype().empty()) absl::StrAppend(&text, "; ", capture.dtype());
   if (!capture.device().empty()) {
     absl::StrAppend(&text, " on ", capture.device());
@@ -36,7 +35,8 @@ std::string CaptureText(const v1::CaptureInfo& capture) {
 
 std::string NllText(double nll) {
   if (nll == 0) return "";
-  return absl::StrCat(FormatSignificant(nll, 4), " nats per token without quantization");
+  return absl::StrCat(FormatSignificant(nll, 4),
+                      " nats per token without quantization");
 }
 
 // Sum over groups of c2 for each width; empty when the arrays don't fit.
@@ -118,24 +118,22 @@ std::string RenderModels(const std::vector<v1::Model>& models,
               {"NEWEST (UTC)"}});
   for (const v1::Model& model : models) {
     const v1::ModelGeometry& geometry = model.geometry();
-    rows.AddRow({client::ResourceId(model.name()),
-                 absl::StrCat(geometry.layers()),
-                 absl::StrCat(geometry.kv_heads()),
-                 absl::StrCat(geometry.head_dim()),
-                 absl::StrCat(model.calibration_count()),
-                 FormatTime(model.update_time())});
+    rows.AddRow(
+        {client::ResourceId(model.name()), absl::StrCat(geometry.layers()),
+         absl::StrCat(geometry.kv_heads()), absl::StrCat(geometry.head_dim()),
+         absl::StrCat(model.calibration_count()),
+         FormatTimestamp(model.update_time())});
   }
   return rows.Render(style);
 }
 
 std::string RenderModel(const v1::Model& model, const TextStyle& style) {
-  return RenderPairs(
-      {{"model", model.name()},
-       {"shape", ShapeText(model.geometry())},
-       {"calibrations", absl::StrCat(model.calibration_count())},
-       {"newest", model.latest_calibration()},
-       {"stored (UTC)", FormatTime(model.update_time())}},
-      style);
+  return RenderPairs({{"model", model.name()},
+                      {"shape", ShapeText(model.geometry())},
+                      {"calibrations", absl::StrCat(model.calibration_count())},
+                      {"newest", model.latest_calibration()},
+                      {"stored (UTC)", FormatTimestamp(model.update_time())}},
+                     style);
 }
 
 std::string RenderCalibrationList(
@@ -148,13 +146,12 @@ std::string RenderCalibrationList(
               {"QUANTIZERS"}});
   for (const v1::Calibration& calibration : calibrations) {
     const v1::CaptureInfo& capture = calibration.capture();
-    rows.AddRow({client::ModelIdOf(calibration.name()),
-                 ShortId(client::ResourceId(calibration.name())),
-                 FormatTime(calibration.create_time()),
-                 FormatCount(uint64_t{capture.sequences()} *
-                             capture.sequence_length()),
-                 absl::StrCat(capture.sink_tokens()),
-                 QuantizerList(calibration)});
+    rows.AddRow(
+        {client::ModelIdOf(calibration.name()),
+         ShortId(client::ResourceId(calibration.name())),
+         FormatTimestamp(calibration.create_time()),
+         FormatCount(uint64_t{capture.sequences()} * capture.sequence_length()),
+         absl::StrCat(capture.sink_tokens()), QuantizerList(calibration)});
   }
   return rows.Render(style);
 }
@@ -164,7 +161,7 @@ std::string RenderCalibration(const v1::Calibration& calibration,
   const v1::CaptureInfo& capture = calibration.capture();
   std::string text =
       RenderPairs({{"calibration", calibration.name()},
-                   {"stored (UTC)", FormatTime(calibration.create_time())},
+                   {"stored (UTC)", FormatTimestamp(calibration.create_time())},
                    {"shape", ShapeText(calibration.geometry())},
                    {"captured", CaptureText(capture)},
                    {"loss", NllText(capture.mean_nll())},
@@ -173,10 +170,13 @@ std::string RenderCalibration(const v1::Calibration& calibration,
                    {"warnings", absl::StrJoin(calibration.warnings(), "\n")}},
                   style);
   if (calibration.tables().empty()) return text;
-  absl::StrAppend(&text, "\nPredicted loss increase with every group at one width, nats per token\n",
-                  RenderLoss(calibration, style),
-                  "\nFits of the mean squared error, alpha * beta^-bits over 2 to 6 bits\n",
-                  RenderFits(calibration, style));
+  absl::StrAppend(
+      &text,
+      "\nPredicted loss increase with every group at one width, nats per "
+      "token\n",
+      RenderLoss(calibration, style),
+      "\nFits of the mean squared error, alpha * beta^-bits over 2 to 6 bits\n",
+      RenderFits(calibration, style));
   return text;
 }
 

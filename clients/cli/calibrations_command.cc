@@ -74,8 +74,7 @@ absl::Status DeleteCalibration(const CalibrationFlags& flags,
   }
   auto name = FindCalibration(session.client(), flags.model, flags.name);
   if (!name.ok()) return name.status();
-  absl::Status deleted =
-      session.client().DeleteCalibration(flags.model, *name);
+  absl::Status deleted = session.client().DeleteCalibration(flags.model, *name);
   if (!deleted.ok()) return deleted;
   if (session.json) {
     v1::DeleteCalibrationRequest done;
@@ -88,8 +87,8 @@ absl::Status DeleteCalibration(const CalibrationFlags& flags,
 
 // Takes the model from a whole resource name, and refuses to guess.
 void ChooseModel(CalibrationFlags& flags, Session& session) {
-  session.model = flags.model.empty() ? client::ModelIdOf(flags.name)
-                                      : flags.model;
+  session.model =
+      flags.model.empty() ? client::ModelIdOf(flags.name) : flags.model;
   if (flags.name.empty() && flags.model.empty()) {
     throw CLI::ValidationError(
         "give --model MODEL for its newest calibration, or a name");
@@ -105,8 +104,8 @@ void AddNameOptions(CLI::App& verb, CalibrationFlags* flags) {
 }  // namespace
 
 void AddCalibrationsCommand(CLI::App& app, Session& session) {
-  CLI::App* verb =
-      app.add_subcommand("calibrations", "Lists, shows and deletes calibrations");
+  CLI::App* verb = app.add_subcommand("calibrations",
+                                      "Lists, shows and deletes calibrations");
   verb->require_subcommand(1);
   SetHelp(*verb, {.examples = {"ratequant calibrations list --help",
                                "ratequant calibrations get --help",
@@ -135,12 +134,12 @@ void AddCalibrationsCommand(CLI::App& app, Session& session) {
                   "models/MODEL/calibrations/ID, an id, or its first digits; "
                   "the newest when left out");
   AddNameOptions(*get, get_flags.get());
-  SetHelp(*get,
-          {.examples = {
-               "ratequant calibrations get --model Qwen/Qwen3-8B",
-               "ratequant calibrations get 3f2a91 --model Qwen/Qwen3-8B",
-               "ratequant calibrations get --model Qwen/Qwen3-8B --json > "
-               "calibration.json"}});
+  SetHelp(
+      *get,
+      {.examples = {"ratequant calibrations get --model Qwen/Qwen3-8B",
+                    "ratequant calibrations get 3f2a91 --model Qwen/Qwen3-8B",
+                    "ratequant calibrations get --model Qwen/Qwen3-8B --json > "
+                    "calibration.json"}});
   get->callback([get_flags, &session] {
     ChooseModel(*get_flags, session);
     session.command = [get_flags, &session] {

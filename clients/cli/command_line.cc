@@ -1,18 +1,20 @@
 #include "clients/cli/command_line.h"
 
-#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/error_report.h"
 #include "clients/cli/exit_code.h"
 #include "clients/cli/format.h"
 #include "clients/cli/help.h"
 #include "clients/cli/session.h"
+#include "clients/cli/value_checks.h"
 #include "clients/cpp/quantizer_text.h"
 #include "clients/cpp/resource_names.h"
 #include "clients/cpp/status.h"
@@ -37,12 +39,7 @@ void AddGlobalOptions(CLI::App& app, Session& session, double* timeout) {
   app.add_option("--timeout", *timeout,
                  "Longest time to wait for an answer (default 30; calibrate "
                  "has no limit unless this is given)")
-      ->check([](const std::string& text) -> std::string {
-        double seconds = 0;
-        bool number = CLI::detail::lexical_cast(text, seconds);
-        if (number && seconds > 0 && std::isfinite(seconds)) return "";
-        return absl::StrCat("'", text, "' is not a number of seconds above 0");
-      })
+      ->check(PositiveSeconds())
       ->option_text("SECONDS");
   app.add_flag("--json", session.json,
                "Print JSON instead of text: the API's messages, with its field "
@@ -58,15 +55,40 @@ void ApplyTimeout(double seconds, bool given,
   connection.calibrate_timeout = absl::Seconds(seconds);
 }
 
-// The verb that was being read: "bitmap get".
-std::string VerbOf(const CLI::App& app) {
-  std::string verb;
+// The verb that was being read, as far as it was known.
+const CLI::App& DeepestVerb(const CLI::App& app) {
   const CLI::App* at = &app;
-  while (!at->get_subcommands().empty()) {
-    at = at->get_subcommands().front();
-    absl::StrAppend(&verb, verb.empty() ? "" : " ", at->get_name());
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  return *at;
+}
+
+// "bitmap get"; empty for the command itself.
+std::string VerbName(const CLI::App& verb) {
+  if (verb.get_parent() == nullptr) return "";
+  std::string parent = VerbName(*verb.get_parent());
+  return absl::StrCat(parent, parent.empty() ? "" : " ", verb.get_name());
+}
+
+// What is wrong with the command line, naming the word and what is taken.
+std::string Explain(const CLI::Error& error, const CLI::App& app) {
+  const CLI::App& verb = DeepestVerb(app);
+  bool verb_missing = error.get_exit_code() ==
+                          static_cast<int>(CLI::ExitCodes::RequiredError) &&
+                      absl::StrContains(error.what(), "subcommand");
+  if (!verb_missing) return error.what();
+  std::vector<std::string> verbs;
+  for (const CLI::App* child : verb.get_subcommands({})) {
+    verbs.push_back(child->get_name());
   }
-  return verb;
+  std::vector<std::string> words = app.remaining(/*recurse=*/true);
+  std::string known = absl::StrJoin(verbs, ", ");
+  if (words.empty()) {
+    std::string name = VerbName(verb);
+    return absl::StrCat("say what to do",
+                        name.empty() ? "" : absl::StrCat(" after '", name, "'"),
+                        ": ", known);
+  }
+  return absl::StrCat("'", words[0], "' is not one of ", known);
 }
 
 // Asks the server what there is instead; best effort.
@@ -141,7 +163,8 @@ int RunCommandLine(int argc, char** argv, const Terminal& terminal) {
   } catch (const CLI::Success& done) {  // --help, --version
     return app.exit(done, *terminal.out, *terminal.err);
   } catch (const CLI::Error& error) {
-    return Report(UsageError(error.what()), VerbOf(app), session);
+    return Report(UsageError(Explain(error, app)), VerbName(DeepestVerb(app)),
+                  session);
   }
   ApplyTimeout(timeout, app.count("--timeout") > 0, session.connection);
 
@@ -149,7 +172,7 @@ int RunCommandLine(int argc, char** argv, const Terminal& terminal) {
   if (status.ok() && !terminal.out->good()) {
     status = absl::DataLossError("cannot write to standard output");
   }
-  if (!status.ok()) return Report(status, VerbOf(app), session);
+  if (!status.ok()) return Report(status, VerbName(DeepestVerb(app)), session);
   return kExitOk;
 }
 

@@ -5,6 +5,7 @@
 #include "clients/cli/curve_view.h"
 #include "clients/cli/help.h"
 #include "clients/cli/query_options.h"
+#include "clients/cli/value_checks.h"
 
 namespace ratequant::cli {
 namespace {
@@ -26,8 +27,8 @@ absl::Status GetCurve(const CurveFlags& flags, Session& session) {
   auto curve = session.client().GetRateDistortionCurve(request);
   if (!curve.ok()) return curve.status();
   if (session.json) return session.PrintJson(*curve);
-  session.Print(RenderCurve(*curve, flags.query.objective,
-                            session.terminal().out_style));
+  session.Print(
+      RenderCurve(*curve, flags.query.objective, session.terminal().out_style));
   return absl::OkStatus();
 }
 
@@ -36,11 +37,13 @@ absl::Status GetCurve(const CurveFlags& flags, Session& session) {
 void AddCurveCommand(CLI::App& app, Session& session) {
   auto flags = std::make_shared<CurveFlags>();
   CLI::App* verb = app.add_subcommand(
-      "curve", "Shows predicted loss against cost for the whole range of budgets");
+      "curve",
+      "Shows predicted loss against cost for the whole range of budgets");
   AddQueryOptions(*verb, &flags->query);
   verb->add_option("--max-points", flags->max_points,
                    "Most points to show, 0 for all (default 24; all with "
                    "--json)")
+      ->check(WholeNumber())
       ->option_text("N");
   SetHelp(*verb,
           {.examples = {

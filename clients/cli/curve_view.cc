@@ -46,9 +46,9 @@ std::string RenderCurve(const v1::RateDistortionCurve& curve,
               objective == v1::Policy::OBJECTIVE_UNSPECIFIED;
   double scale = loss ? 0.5 : 1;
   std::string value_title = loss ? "LOSS INCREASE" : "OBJECTIVE";
-  std::string text = absl::StrCat(
-      RenderPairs({{"calibration", curve.calibration()}}, style), "\n",
-      RenderPoints(curve, value_title, scale, style));
+  std::string text =
+      absl::StrCat(RenderPairs({{"calibration", curve.calibration()}}, style),
+                   "\n", RenderPoints(curve, value_title, scale, style));
 
   PlotSeries allocated = {.name = "allocated", .mark = '*', .ink = Ink::kGreen};
   PlotSeries uniform = {
@@ -60,8 +60,9 @@ std::string RenderCurve(const v1::RateDistortionCurve& curve,
         {point.effective_bits(), scale * point.uniform_objective_value()});
   }
   PlotSpec spec = {
-      .title = loss ? "predicted loss increase, nats per token"
-                    : absl::StrCat("objective '", ObjectiveName(objective), "'"),
+      .title = loss
+                   ? "predicted loss increase, nats per token"
+                   : absl::StrCat("objective '", ObjectiveName(objective), "'"),
       .x_label = "effective bits per element",
       .columns = std::clamp(style.columns - kPlotMargin, 25, kPlotColumns)};
   std::string plot = RenderPlot(spec, {allocated, uniform}, style);

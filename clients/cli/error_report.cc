@@ -25,21 +25,31 @@ std::string AvailableText(const std::vector<std::string>& available) {
   return text;
 }
 
+bool IsLoopback(absl::string_view endpoint) {
+  return absl::StartsWith(endpoint, "127.") ||
+         absl::StartsWith(endpoint, "localhost:") ||
+         absl::StartsWith(endpoint, "[::1]:");
+}
+
 std::vector<std::string> UnreachableSteps(const absl::Status& status,
                                           const ErrorContext& context) {
   if (absl::IsDeadlineExceeded(status)) {
     return {"give it longer with --timeout SECONDS, or check the endpoint"};
   }
-  if (client::StatusServer(status) == client::Server::kWorker) {
-    return {absl::StrCat("start it:  ratequant-worker --address ",
-                         context.worker_endpoint, " --help lists its options"),
-            "or say where it runs: --worker-endpoint HOST:PORT, or "
-            "RATEQUANT_WORKER_ENDPOINT"};
-  }
-  return {absl::StrCat("start it:  ratequant-allocator --address ",
-                       context.allocator_endpoint,
-                       " --help lists its options"),
-          "or say where it runs: --endpoint HOST:PORT, or RATEQUANT_ENDPOINT"};
+  bool worker = client::StatusServer(status) == client::Server::kWorker;
+  std::string program = worker ? "ratequant-worker" : "ratequant-allocator";
+  std::string options =
+      worker ? "--model-root DIR --spool-dir DIR" : "--data-dir DIR";
+  const std::string& endpoint =
+      worker ? context.worker_endpoint : context.allocator_endpoint;
+  return {IsLoopback(endpoint)
+              ? absl::StrCat("start it:  ", program, " --address ", endpoint,
+                             " ", options)
+              : absl::StrCat("check that ", program, " runs there"),
+          worker ? "or say where it runs: --worker-endpoint HOST:PORT, or set "
+                   "RATEQUANT_WORKER_ENDPOINT"
+                 : "or say where it runs: --endpoint HOST:PORT, or set "
+                   "RATEQUANT_ENDPOINT"};
 }
 
 std::vector<std::string> ModelSteps(const ErrorContext& context) {
@@ -60,8 +70,7 @@ std::vector<std::string> QuantizerSteps(const ErrorContext& context) {
   steps.push_back(
       "use one of those with --quantizer, or leave --quantizer out for the "
       "best mix of all");
-  steps.push_back(
-      "measure another:  ratequant calibrate ... --quantizer NAME");
+  steps.push_back("measure another:  ratequant calibrate ... --quantizer NAME");
   return steps;
 }
 
@@ -96,26 +105,30 @@ std::vector<std::string> NextSteps(const absl::Status& status,
                          "  shows which budgets are possible")};
   }
   if (reason == "BUDGET_NEEDS_ONE_QUANTIZER") {
-    return {"name one with --quantizer, or give the budget as "
-            "--effective-bits, which counts every overhead"};
+    return {
+        "name one with --quantizer, or give the budget as "
+        "--effective-bits, which counts every overhead"};
   }
   if (reason == "OBJECTIVE_NEEDS_ONE_QUANTIZER") {
     return {"name one with --quantizer, or use --objective loss-projected"};
   }
   if (reason == "CALIBRATION_MISMATCH") {
-    return {"leave --sinks out to use the calibration's, or calibrate again "
-            "with other --sinks"};
+    return {
+        "leave --sinks out to use the calibration's, or calibrate again "
+        "with other --sinks"};
   }
   if (reason == "WORKER_BUSY") {
     return {"wait for the running calibration to end, then try again"};
   }
   if (reason == "TEXT_TOO_SHORT") {
-    return {"give a longer --text, or fewer --sequences or a shorter "
-            "--sequence-length"};
+    return {
+        "give a longer --text, or fewer --sequences or a shorter "
+        "--sequence-length"};
   }
   if (reason == "MODEL_PATH_NOT_FOUND" || reason == "MODEL_PATH_OUTSIDE_ROOT") {
-    return {"--model-path is taken on the worker's machine, relative to its "
-            "model root"};
+    return {
+        "--model-path is taken on the worker's machine, relative to its "
+        "model root"};
   }
   if (reason == "ENGINE_OUT_OF_MEMORY") {
     return {"use a shorter --sequence-length, or a machine with more memory"};
@@ -125,9 +138,8 @@ std::vector<std::string> NextSteps(const absl::Status& status,
 
 std::string RenderError(const absl::Status& status, const ErrorContext& context,
                         const TextStyle& style) {
-  std::string text =
-      absl::StrCat(Paint(style, Ink::kRed, "ratequant:"), " ",
-                   std::string(status.message()), "\n");
+  std::string text = absl::StrCat(Paint(style, Ink::kRed, "ratequant:"), " ",
+                                  std::string(status.message()), "\n");
   std::vector<std::pair<std::string, std::string>> lines;
   lines.emplace_back("  reason", client::ErrorReason(status));
   for (const client::FieldViolation& violation :
@@ -136,11 +148,10 @@ std::string RenderError(const absl::Status& status, const ErrorContext& context,
     bool said = absl::StrContains(status.message(), violation.field) &&
                 absl::StrContains(status.message(), violation.description);
     if (said) continue;
-    lines.emplace_back("  field", absl::StrCat(violation.field, ": ",
-                                               violation.description));
+    lines.emplace_back(
+        "  field", absl::StrCat(violation.field, ": ", violation.description));
   }
-  lines.emplace_back("  next",
-                     absl::StrJoin(NextSteps(status, context), "\n"));
+  lines.emplace_back("  next", absl::StrJoin(NextSteps(status, context), "\n"));
   return absl::StrCat(text, RenderPairs(lines, style));
 }
 

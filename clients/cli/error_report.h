@@ -11,15 +11,15 @@ namespace ratequant::cli {
 
 // What is known about the command that failed.
 struct ErrorContext {
-  std::string verb;   // "bitmap get"
-  std::string model;  // as the user gave it; empty when the verb has none
-  std::string allocator_endpoint;
-  std::string worker_endpoint;
+  std::string verb = {};   // "bitmap get"
+  std::string model = {};  // as the user gave it; empty when the verb has none
+  std::string allocator_endpoint = {};
+  std::string worker_endpoint = {};
 
   // What the server has instead of what it was asked for: models after
   // MODEL_NOT_FOUND, quantizers after QUANTIZER_NOT_CALIBRATED, calibrations
   // after CALIBRATION_NOT_FOUND. Empty when unknown.
-  std::vector<std::string> available;
+  std::vector<std::string> available = {};
 };
 
 // What a person can do about `status`, a line each; empty when nothing is known

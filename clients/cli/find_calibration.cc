@@ -42,10 +42,11 @@ absl::StatusOr<std::string> FindCalibration(client::Client& client,
     }
   }
   if (matches.empty()) {
-    return absl::NotFoundError(
-        absl::StrCat(client::ModelName(model), " has no calibration whose id "
-                     "begins with '", text,
-                     "'; see: ratequant calibrations list --model ", model));
+    return absl::NotFoundError(absl::StrCat(
+        client::ModelName(model),
+        " has no calibration whose id "
+        "begins with '",
+        text, "'; see: ratequant calibrations list --model ", model));
   }
   if (matches.size() > 1) {
     return UsageError(absl::StrCat("'", text, "' could be any of:\n  ",

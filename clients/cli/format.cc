@@ -11,10 +11,12 @@ namespace ratequant::cli {
 
 std::string FormatCount(uint64_t count) {
   std::string digits = absl::StrCat(count);
-  for (int at = static_cast<int>(digits.size()) - 3; at > 0; at -= 3) {
-    digits.insert(at, ",");
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
   }
-  return digits;
+  return text;
 }
 
 std::string FormatFixed(double value, int decimals) {
@@ -37,7 +39,7 @@ std::string FormatPercent(double fraction) {
   return absl::StrCat(FormatFixed(percent, small ? 1 : 0), "%");
 }
 
-std::string FormatDuration(absl::Duration duration) {
+std::string FormatTimeSpan(absl::Duration duration) {
   int64_t seconds = absl::ToInt64Seconds(duration + absl::Milliseconds(500));
   if (seconds < 60) return absl::StrFormat("%d s", seconds);
   if (seconds < 3600) {
@@ -47,12 +49,14 @@ std::string FormatDuration(absl::Duration duration) {
 }
 
 absl::Duration ToDuration(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+  return absl::Seconds(duration.seconds()) +
+         absl::Nanoseconds(duration.nanos());
 }
 
-std::string FormatTime(const google::protobuf::Timestamp& time) {
+std::string FormatTimestamp(const google::protobuf::Timestamp& time) {
   if (time.seconds() == 0) return "-";
-  return absl::FormatTime("%Y-%m-%d %H:%M", absl::FromUnixSeconds(time.seconds()),
+  return absl::FormatTime("%Y-%m-%d %H:%M",
+                          absl::FromUnixSeconds(time.seconds()),
                           absl::UTCTimeZone());
 }
 

@@ -24,12 +24,12 @@ std::string FormatSignificant(double value, int digits);
 std::string FormatPercent(double fraction);
 
 // Whole seconds: "42 s", "3 min 05 s", "2 h 07 min".
-std::string FormatDuration(absl::Duration duration);
+std::string FormatTimeSpan(absl::Duration duration);
 
 absl::Duration ToDuration(const google::protobuf::Duration& duration);
 
 // Universal time to the minute, "2026-11-24 08:04"; "-" when unset.
-std::string FormatTime(const google::protobuf::Timestamp& time);
+std::string FormatTimestamp(const google::protobuf::Timestamp& time);
 
 // The first 12 digits of a hexadecimal id, or all of any other.
 std::string ShortId(const std::string& id);

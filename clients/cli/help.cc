@@ -1,6 +1,7 @@
 #include "clients/cli/help.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "clients/cli/exit_code.h"
 #include "clients/cli/text_style.h"
@@ -51,6 +52,17 @@ void SetHelp(CLI::App& verb, const Help& help) {
       "\nGlobal options, before or after the verb (see ratequant --help):\n"
       "  --endpoint --worker-endpoint --timeout --json");
   verb.footer(text);
+}
+
+std::string HelpFormatter::make_help(const CLI::App* app, std::string name,
+                                     CLI::AppFormatMode mode) const {
+  return absl::StrReplaceAll(
+      CLI::Formatter::make_help(app, std::move(name), mode),
+      {{"\n\n\n", "\n\n"}});
+}
+
+std::string HelpFormatter::make_description(const CLI::App* app) const {
+  return absl::StrCat(app->get_description(), "\n\n");
 }
 
 std::string HelpFormatter::make_option(const CLI::Option* option,

@@ -20,6 +20,9 @@ void SetHelp(CLI::App& verb, const Help& help);
 // Lays help out in 100 columns: names, then descriptions wrapped beside them.
 class HelpFormatter : public CLI::Formatter {
  public:
+  std::string make_help(const CLI::App* app, std::string name,
+                        CLI::AppFormatMode mode) const override;
+  std::string make_description(const CLI::App* app) const override;
   std::string make_option(const CLI::Option* option,
                           bool is_positional) const override;
   std::string make_subcommand(const CLI::App* verb) const override;

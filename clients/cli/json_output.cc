@@ -16,8 +16,8 @@ absl::StatusOr<std::string> ToJson(const google::protobuf::Message& message,
   auto status =
       google::protobuf::util::MessageToJsonString(message, &json, options);
   if (!status.ok()) {
-    return absl::InternalError(absl::StrCat(
-        "cannot write the answer as JSON: ", status.ToString()));
+    return absl::InternalError(
+        absl::StrCat("cannot write the answer as JSON: ", status.ToString()));
   }
   if (json.empty() || json.back() != '\n') json += '\n';
   return json;

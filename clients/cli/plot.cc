@@ -65,7 +65,8 @@ class Canvas {
           HeightAt(points, XAt(column), series.steps);
       if (!height.has_value()) continue;
       double fraction = (*height - y_.low) / (y_.high - y_.low);
-      int row = static_cast<int>(std::lround((1 - fraction) * (spec_.rows - 1)));
+      int row =
+          static_cast<int>(std::lround((1 - fraction) * (spec_.rows - 1)));
       char& mark = marks_[row][column];
       if (mark == ' ') mark = series.mark;
     }
@@ -149,10 +150,9 @@ std::string RenderPlot(const PlotSpec& spec,
   std::string text = absl::StrCat(Paint(style, Ink::kBold, spec.title));
   for (size_t i = 0; i < series.size(); ++i) {
     if (lines[i].empty()) continue;
-    absl::StrAppend(
-        &text, "   ",
-        Paint(style, series[i].ink, std::string(1, series[i].mark)), " ",
-        series[i].name);
+    absl::StrAppend(&text, "   ",
+                    Paint(style, series[i].ink, std::string(1, series[i].mark)),
+                    " ", series[i].name);
   }
   text += "\n";
   for (int row = 0; row < spec.rows; ++row) {

@@ -20,7 +20,7 @@ struct PlotSeries {
   Ink ink = Ink::kPlain;
   // Ascending in x. Points whose y isn't above zero are left out: the y axis is
   // logarithmic.
-  std::vector<PlotPoint> points;
+  std::vector<PlotPoint> points = {};
   // Holds each point's y until the next, instead of drawing a straight line.
   bool steps = false;
 };

@@ -13,8 +13,7 @@ using v1::CalibrateProgress;
 
 constexpr int kBarCells = 30;
 constexpr absl::Duration kPlainEvery = absl::Seconds(10);
-constexpr const char* kEighths[] = {"",  "▏", "▎", "▍", "▌",
-                                    "▋", "▊", "▉"};
+constexpr const char* kEighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
 
 std::string PhaseText(CalibrateProgress::Phase phase) {
   switch (phase) {
@@ -78,8 +77,8 @@ std::string RenderBar(double fraction, int cells, const TextStyle& style) {
 std::optional<double> ProgressView::Rate(
     const CalibrateProgress& progress) const {
   if (!capture_began_.has_value()) return std::nullopt;
-  double seconds = absl::ToDoubleSeconds(ToDuration(progress.elapsed()) -
-                                         *capture_began_);
+  double seconds =
+      absl::ToDoubleSeconds(ToDuration(progress.elapsed()) - *capture_began_);
   if (seconds <= 0 || progress.tokens_done() <= tokens_at_begin_) {
     return std::nullopt;
   }
@@ -92,18 +91,17 @@ std::string ProgressView::LiveLine(const CalibrateProgress& progress) const {
   if (progress.phase() != CalibrateProgress::CAPTURING ||
       progress.tokens_total() == 0) {
     return absl::StrCat(phase, "  ",
-                        FormatDuration(ToDuration(progress.elapsed())));
+                        FormatTimeSpan(ToDuration(progress.elapsed())));
   }
-  std::string after =
-      absl::StrCat(PadLeft(PercentText(progress), 4), "  ",
-                   TokensText(progress));
+  std::string after = absl::StrCat(PadLeft(PercentText(progress), 4), "  ",
+                                   TokensText(progress));
   if (std::optional<double> rate = Rate(progress); rate.has_value()) {
     absl::StrAppend(&after, "  ", FormatCount(std::llround(*rate)),
                     " tokens/s");
   }
   if (progress.has_remaining()) {
     absl::StrAppend(&after, "  ",
-                    FormatDuration(ToDuration(progress.remaining())), " left");
+                    FormatTimeSpan(ToDuration(progress.remaining())), " left");
   }
   // On a narrow terminal the bar gives way to the figures.
   int room = style_.columns - 1 - DisplayWidth(phase) - DisplayWidth(after) - 4;
@@ -125,13 +123,13 @@ std::string ProgressView::PlainLine(const CalibrateProgress& progress) const {
     }
     if (progress.has_remaining()) {
       absl::StrAppend(&line, ", ",
-                      FormatDuration(ToDuration(progress.remaining())),
+                      FormatTimeSpan(ToDuration(progress.remaining())),
                       " left");
     }
     return line;
   }
   return absl::StrCat(line, ", ",
-                      FormatDuration(ToDuration(progress.elapsed())));
+                      FormatTimeSpan(ToDuration(progress.elapsed())));
 }
 
 bool ProgressView::DueForPlainLine(const CalibrateProgress& progress) {

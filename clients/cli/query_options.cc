@@ -1,6 +1,6 @@
 #include "clients/cli/query_options.h"
 
-#include <map>
+#include "clients/cli/value_checks.h"
 
 namespace ratequant::cli {
 
@@ -11,10 +11,6 @@ void AddQuantizerOption(CLI::App& verb, std::vector<std::string>* quantizers,
 }
 
 void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
-  static const std::map<std::string, v1::Policy::Objective> kObjectives = {
-      {"loss-projected", v1::Policy::LOSS_PROJECTED},
-      {"measured", v1::Policy::MEASURED},
-      {"paper", v1::Policy::PAPER}};
   verb.add_option("--model", options->model,
                   "The model: an id or a hub name such as Qwen/Qwen3-8B")
       ->required()
@@ -30,24 +26,31 @@ void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
   verb.add_option("--objective", options->objective,
                   "What is minimised: loss-projected (default), measured, or "
                   "paper (one quantizer)")
-      ->transform(CLI::CheckedTransformer(kObjectives))
+      ->transform(Choice({{"loss-projected", v1::Policy::LOSS_PROJECTED},
+                          {"measured", v1::Policy::MEASURED},
+                          {"paper", v1::Policy::PAPER}}))
       ->option_text("NAME");
   verb.add_flag("--separate", options->separate,
                 "Give K and V each the budget instead of sharing it");
   verb.add_option("--min-width", options->min_width,
                   "Smallest width of a group in bits")
+      ->check(WholeNumber())
       ->option_text("BITS");
   verb.add_option("--max-width", options->max_width,
                   "Largest width of a group in bits")
+      ->check(WholeNumber())
       ->option_text("BITS");
   verb.add_option("--sinks", options->sinks,
                   "First tokens kept in fp16; must be the calibration's")
+      ->check(WholeNumber())
       ->option_text("TOKENS");
   verb.add_option("--window", options->window,
                   "Newest tokens kept in fp16 (default 32)")
+      ->check(WholeNumber())
       ->option_text("TOKENS");
   verb.add_option("--context", options->context,
                   "Context length that bytes are counted at (default 4096)")
+      ->check(WholeNumber())
       ->option_text("TOKENS");
 }
 

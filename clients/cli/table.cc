@@ -51,8 +51,8 @@ std::string RenderPairs(
   std::string text;
   for (const auto& [label, value] : pairs) {
     if (value.empty()) continue;
-    absl::StrAppend(&text, Paint(style, Ink::kDim, PadRight(label, width)), "  ",
-                    absl::StrReplaceAll(value, {{"\n", indent}}), "\n");
+    absl::StrAppend(&text, Paint(style, Ink::kDim, PadRight(label, width)),
+                    "  ", absl::StrReplaceAll(value, {{"\n", indent}}), "\n");
   }
   return text;
 }

@@ -32,7 +32,8 @@ bool LocaleIsUtf8() {
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
     std::string value = absl::AsciiStrToLower(Variable(name));
     if (value.empty()) continue;
-    return absl::StrContains(value, "utf-8") || absl::StrContains(value, "utf8");
+    return absl::StrContains(value, "utf-8") ||
+           absl::StrContains(value, "utf8");
   }
   return false;
 }
@@ -43,9 +44,7 @@ int Columns(int fd) {
   return size.ws_col;
 }
 
-bool IsLive(int fd) {
-  return isatty(fd) != 0 && Variable("TERM") != "dumb";
-}
+bool IsLive(int fd) { return isatty(fd) != 0 && Variable("TERM") != "dumb"; }
 
 TextStyle StyleOf(int fd) {
   return {.colour = IsLive(fd) && Variable("NO_COLOR").empty(),

@@ -11,9 +11,10 @@ void AddVersionCommand(CLI::App& app, Session& session) {
   verb->callback([&session] {
     session.command = [&session] {
       if (session.json) {
-        session.Print(absl::StrCat("{\"version\": \"", RATEQUANT_VERSION,
-                                   "\", \"api\": \"ratequant.v1\", \"grpc\": \"",
-                                   grpc::Version(), "\"}\n"));
+        session.Print(
+            absl::StrCat("{\"version\": \"", RATEQUANT_VERSION,
+                         "\", \"api\": \"ratequant.v1\", \"grpc\": \"",
+                         grpc::Version(), "\"}\n"));
       } else {
         session.Print(absl::StrCat("ratequant ", RATEQUANT_VERSION,
                                    " (API ratequant.v1, gRPC ", grpc::Version(),

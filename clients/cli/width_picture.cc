@@ -13,8 +13,8 @@ namespace ratequant::cli {
 namespace {
 
 constexpr int kFp16 = 16;
-constexpr int kTensorGap = 2;    // columns between K and V
-constexpr int kBlockGap = 4;     // columns between blocks of layers
+constexpr int kTensorGap = 2;     // columns between K and V
+constexpr int kBlockGap = 4;      // columns between blocks of layers
 constexpr int kMinBlockRows = 8;  // fewer rows aren't worth a further block
 
 // What one part of the picture shows and how closely.
@@ -83,6 +83,9 @@ class Picture {
   std::string Title(const Frame& frame, int tensor) const {
     std::string name = tensor == 0 ? "K" : "V";
     if (frame.heads == heads_) return name;
+    if (frame.heads == 1) {
+      return absl::StrCat(name, " head ", frame.first_head);
+    }
     return absl::StrCat(name, " heads ", frame.first_head, "-",
                         frame.first_head + frame.heads - 1);
   }

@@ -21,8 +21,8 @@ class Cancellation {
 
   bool cancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Ties a call to a Cancellation for as long as the scope lives. `cancellation`
-  // may be null; `context` must outlive the scope.
+  // Ties a call to a Cancellation for as long as the scope lives.
+  // `cancellation` may be null; `context` must outlive the scope.
   class Scope {
    public:
     Scope(Cancellation* cancellation, grpc::ClientContext* context);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/support/channel_arguments.h"
@@ -28,11 +29,22 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ConnectionOptions& options,
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 6 * 60 * 1000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  return grpc::CreateCustomChannel(
-      endpoint,
-      options.credentials ? options.credentials
-                          : grpc::InsecureChannelCredentials(),
-      arguments);
+  return grpc::CreateCustomChannel(endpoint,
+                                   options.credentials
+                                       ? options.credentials
+                                       : grpc::InsecureChannelCredentials(),
+                                   arguments);
+}
+
+// gRPC wraps what went wrong in its own words; the system's come last.
+std::string Cause(absl::string_view message) {
+  size_t colon = message.rfind(": ");
+  bool wrapped =
+      absl::StartsWith(message, "failed to connect to all addresses");
+  if (wrapped && colon != absl::string_view::npos) {
+    message.remove_prefix(colon + 2);
+  }
+  return std::string(message);
 }
 
 }  // namespace
@@ -59,12 +71,13 @@ absl::Status Connection::Explain(absl::Status status, Server server,
         absl::StrCat(ServerName(server), " at ",
                      server == Server::kWorker ? options_.worker_endpoint
                                                : options_.allocator_endpoint);
-    status = absl::IsUnavailable(status)
-                 ? absl::UnavailableError(absl::StrCat(
-                       "cannot reach the ", where, ": ", status.message()))
-                 : absl::DeadlineExceededError(
-                       absl::StrCat("no answer from the ", where, " within ",
-                                    absl::FormatDuration(timeout)));
+    status =
+        absl::IsUnavailable(status)
+            ? absl::UnavailableError(absl::StrCat(
+                  "cannot reach the ", where, ": ", Cause(status.message())))
+            : absl::DeadlineExceededError(
+                  absl::StrCat("no answer from the ", where, " within ",
+                               absl::FormatDuration(timeout)));
   }
   SetStatusServer(status, server);
   return status;

@@ -12,8 +12,8 @@ namespace ratequant::client {
 // checks the id.
 std::string ModelName(absl::string_view model);
 
-// `models/{model}/calibrations/{calibration}`; `calibration` is an id, "latest",
-// or a resource name (left as it is).
+// `models/{model}/calibrations/{calibration}`; `calibration` is an id,
+// "latest", or a resource name (left as it is).
 std::string CalibrationName(absl::string_view model,
                             absl::string_view calibration);
 

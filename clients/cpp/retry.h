@@ -36,8 +36,8 @@ struct Environment {
 // `max_backoff`, each shortened at random to between half and all of it, so
 // that many clients don't come back at once. Returns the last attempt's status.
 //
-// UNAVAILABLE with a reason is the server's own answer (a store that failed, for
-// example) and is tried again like a broken connection.
+// UNAVAILABLE with a reason is the server's own answer (a store that failed,
+// for example) and is tried again like a broken connection.
 absl::Status RetryTransient(const RetryPolicy& policy,
                             const Environment& environment, absl::Time deadline,
                             const std::function<absl::Status()>& attempt);

@@ -1,0 +1,27 @@
+#ifndef RATEQUANT_CLIENTS_CLI_VALUE_CHECKS_H_
+#define RATEQUANT_CLIENTS_CLI_VALUE_CHECKS_H_
+
+#include <map>
+#include <string>
+
+#include "CLI/CLI.hpp"
+
+namespace ratequant::cli {
+
+// Checks of option values whose messages name the value and what is taken.
+
+// A whole number from 0 to 2^32 - 1.
+CLI::Validator WholeNumber();
+
+// A decimal number; whether it makes sense is the server's to say.
+CLI::Validator Number();
+
+// A finite number of seconds above 0.
+CLI::Validator PositiveSeconds();
+
+// One of the names of `choices`, which is turned into its number.
+CLI::Validator Choice(const std::map<std::string, int>& choices);
+
+}  // namespace ratequant::cli
+
+#endif  // RATEQUANT_CLIENTS_CLI_VALUE_CHECKS_H_
