@@ -56,7 +56,9 @@ class DistortionSweep {
 
   // Adds one layer of one sequence. `values` and `gradients` are
   // [kv_heads, tokens, head_dim], dense, of `dtype`; token 0 is the first of
-  // the sequence. tokens must be a multiple of 32 and above sink_tokens.
+  // the sequence. tokens must be above sink_tokens and a multiple of 32 and of
+  // every kivi group size; INVALID_ARGUMENT otherwise, and for a layer, tensor,
+  // dtype or pointer that isn't valid.
   // DATA_LOSS for a NaN or Inf (or, in values, a magnitude above 65504), naming
   // layer, head, tensor, token and channel, and whether it is a gradient;
   // nothing is added then.

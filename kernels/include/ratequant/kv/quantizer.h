@@ -28,7 +28,8 @@ std::string QuantizerName(const QuantizerSpec& spec);
 // `page_tokens` tokens. INVALID_ARGUMENT says which value isn't supported and
 // which are: head_dim is a multiple of 8 from 8 to 512 (a power of two for
 // quarot and turboquant, a multiple of group_size for kivi), page_tokens one of
-// 16, 32, 64, 128 (a multiple of group_size for kivi).
+// 16, 32, 64, 128 (a multiple of group_size for kivi), group_size one of 8, 16,
+// 32, 64, 128. A field that doesn't apply to the kind must hold its default.
 absl::Status ValidateQuantizer(const QuantizerSpec& spec, int head_dim,
                                int page_tokens);
 
