@@ -24,9 +24,9 @@ std::unique_ptr<Codec> MakeCodec(Codec::Options options, Backend backend) {
   return *std::move(codec);
 }
 
-std::vector<uint8_t> Encode(const Codec& codec, const std::vector<uint8_t>& rows,
-                            DType dtype, int stride, int first, int count,
-                            int skip) {
+std::vector<uint8_t> Encode(const Codec& codec,
+                            const std::vector<uint8_t>& rows, DType dtype,
+                            int stride, int first, int count, int skip) {
   // Filled, so that a byte that isn't written shows.
   std::vector<uint8_t> section(codec.layout().section_bytes, 0xA5);
   const absl::Status status =
@@ -90,8 +90,8 @@ TEST_P(BackendTest, MatchesReferenceBitForBit) {
   const auto [target, dim, tensor] = GetParam();
   for (const QuantizerSpec& quantizer : QuantizersFor(dim, kPageTokens)) {
     for (const int width : {1, 2, 3, 4, 5, 6, 7, 8, 16}) {
-      const Codec::Options options = {quantizer, tensor, width, dim,
-                                      kPageTokens, Backend::kSimd};
+      const Codec::Options options = {quantizer, tensor,      width,
+                                      dim,       kPageTokens, Backend::kSimd};
       const auto codec = MakeCodec(options, Backend::kReference);
       const int granule = codec->token_granule();
       ExpectSameBits(options, 0, kPageTokens, 0);

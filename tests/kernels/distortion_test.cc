@@ -6,6 +6,7 @@
 
 #include <limits>
 
+#include "hwy/targets.h"
 #include "tests/kernels/codec_test_util.h"
 
 namespace ratequant::kv {
@@ -19,7 +20,7 @@ struct Capture {
   int layer;
   Tensor tensor;
   int tokens;
-  std::vector<float> values;     // [kHeads, tokens, dim]
+  std::vector<float> values;  // [kHeads, tokens, dim]
   std::vector<float> gradients;
 };
 
@@ -105,8 +106,8 @@ DistortionTables BruteForce(const DistortionSweep::Options& options,
   }
   for (const Capture& c : captures) {
     for (int head = 0; head < kHeads; ++head) {
-      const size_t group = (c.layer * kHeads + head) * 2 +
-                           (c.tensor == Tensor::kValue ? 1 : 0);
+      const size_t group =
+          (c.layer * kHeads + head) * 2 + (c.tensor == Tensor::kValue ? 1 : 0);
       const float* x = &c.values[size_t(head) * c.tokens * dim];
       const float* y = &c.gradients[size_t(head) * c.tokens * dim];
       for (int t = options.sink_tokens; t < c.tokens; ++t) {
@@ -117,8 +118,8 @@ DistortionTables BruteForce(const DistortionSweep::Options& options,
       }
       for (DistortionTable& table : result.tables) {
         for (int width = 1; width <= 8; ++width) {
-          auto codec = Codec::Create({table.quantizer, c.tensor, width, dim, 32,
-                                      Backend::kReference});
+          auto codec = Codec::Create(
+              {table.quantizer, c.tensor, width, dim, 32, Backend::kReference});
           EXPECT_TRUE(codec.ok()) << codec.status();
           std::vector<uint8_t> page((*codec)->layout().section_bytes);
           std::vector<float> decoded(32 * dim);
@@ -129,11 +130,10 @@ DistortionTables BruteForce(const DistortionSweep::Options& options,
                             ->Encode({x + first * dim, DType::kFloat32, dim}, 0,
                                      32, skip, absl::MakeSpan(page))
                             .ok());
-            EXPECT_TRUE(
-                (*codec)
-                    ->Decode(page, 0, 32,
-                             {decoded.data(), DType::kFloat32, dim})
-                    .ok());
+            EXPECT_TRUE((*codec)
+                            ->Decode(page, 0, 32,
+                                     {decoded.data(), DType::kFloat32, dim})
+                            .ok());
             for (int t = skip; t < 32; ++t) {
               double projection = 0;
               for (int i = t * dim; i < (t + 1) * dim; ++i) {
@@ -188,8 +188,7 @@ class SweepTest : public testing::TestWithParam<std::tuple<int, DType>> {};
 TEST_P(SweepTest, EqualsRoundTripsThroughTheCodec) {
   const auto [dim, dtype] = GetParam();
   const std::vector<Capture> captures = MakeCaptures(dim, 64, dtype);
-  const DistortionSweep::Options options =
-      MakeOptions(dim, Backend::kSimd, 2);
+  const DistortionSweep::Options options = MakeOptions(dim, Backend::kSimd, 2);
   const DistortionTables expected = BruteForce(options, captures);
   ExpectTablesNear(Sweep(options, captures, dtype), expected, 1e-5);
   ExpectTablesNear(
@@ -197,23 +196,39 @@ TEST_P(SweepTest, EqualsRoundTripsThroughTheCodec) {
       expected, 1e-11);
 }
 
-std::string NameOf(
-    const testing::TestParamInfo<std::tuple<int, DType>>& info) {
+std::string NameOf(const testing::TestParamInfo<std::tuple<int, DType>>& info) {
   const char* const names[] = {"fp32", "fp16", "bf16"};
   return std::string(names[static_cast<int>(std::get<1>(info.param))]) + "_" +
          std::to_string(std::get<0>(info.param));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, SweepTest,
-    testing::Values(std::tuple(64, DType::kFloat32),
-                    std::tuple(64, DType::kFloat16),
-                    std::tuple(64, DType::kBFloat16),
-                    std::tuple(8, DType::kFloat32),
-                    std::tuple(24, DType::kFloat16),
-                    std::tuple(80, DType::kFloat32),
-                    std::tuple(128, DType::kBFloat16)),
-    NameOf);
+INSTANTIATE_TEST_SUITE_P(All, SweepTest,
+                         testing::Values(std::tuple(64, DType::kFloat32),
+                                         std::tuple(64, DType::kFloat16),
+                                         std::tuple(64, DType::kBFloat16),
+                                         std::tuple(8, DType::kFloat32),
+                                         std::tuple(24, DType::kFloat16),
+                                         std::tuple(80, DType::kFloat32),
+                                         std::tuple(128, DType::kBFloat16)),
+                         NameOf);
+
+// The kernels are compiled once per instruction set; the best one is what the
+// other tests run.
+TEST(SweepTargets, EveryInstructionSetMeasuresTheSame) {
+  const std::vector<Capture> captures = MakeCaptures(64, 64, DType::kFloat16);
+  const DistortionSweep::Options options = MakeOptions(64, Backend::kSimd, 1);
+  const DistortionTables expected = BruteForce(options, captures);
+  for (const int64_t target : {HWY_AVX3, HWY_AVX2, HWY_NEON, HWY_SCALAR}) {
+    hwy::SetSupportedTargetsForTest(0);
+    if ((hwy::SupportedTargets() & target) == 0) continue;
+    SCOPED_TRACE(hwy::TargetName(target));
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    ExpectTablesNear(Sweep(options, captures, DType::kFloat16), expected, 1e-5);
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
 
 // No tolerance: the tables name the calibration that is stored under their
 // digest.
@@ -236,8 +251,7 @@ TEST(SweepThreads, DoNotChangeABit) {
 
 TEST(SweepSinks, ValuesAndGradientsDoNotCount) {
   std::vector<Capture> captures = MakeCaptures(64, 64, DType::kFloat32);
-  const DistortionSweep::Options options =
-      MakeOptions(64, Backend::kSimd, 1);
+  const DistortionSweep::Options options = MakeOptions(64, Backend::kSimd, 1);
   const DistortionTables before = Sweep(options, captures, DType::kFloat32);
   for (Capture& c : captures) {
     for (int head = 0; head < kHeads; ++head) {
@@ -264,8 +278,7 @@ TEST(SweepSinks, MayFillWholeBlocks) {
 // leave fp32's range.
 TEST(SweepGradients, AnyScaleGivesTheSameRelativeTables) {
   std::vector<Capture> captures = MakeCaptures(64, 64, DType::kFloat32);
-  const DistortionSweep::Options options =
-      MakeOptions(64, Backend::kSimd, 1);
+  const DistortionSweep::Options options = MakeOptions(64, Backend::kSimd, 1);
   const DistortionTables base = Sweep(options, captures, DType::kFloat32);
   for (const int exponent : {-100, 90}) {
     std::vector<Capture> scaled = captures;
@@ -338,16 +351,21 @@ TEST_P(SweepErrorTest, BadNumbersAreNamedAndNothingIsAdded) {
     const char* message;
   };
   for (const Case& c :
-       {Case{false, NAN, "NaN in the values of V, layer 1, head 2, token 37, "
-                         "channel 63"},
-        Case{false, -inf, "-Inf in the values of V, layer 1, head 2, token 37, "
-                          "channel 63"},
-        Case{false, 65520.0f, "65520, beyond fp16's 65504, in the values of V, "
-                              "layer 1, head 2, token 37, channel 63"},
-        Case{true, NAN, "NaN in the gradient of V, layer 1, head 2, token 37, "
-                        "channel 63"},
-        Case{true, inf, "Inf in the gradient of V, layer 1, head 2, token 37, "
-                        "channel 63"}}) {
+       {Case{false, NAN,
+             "NaN in the values of V, layer 1, head 2, token 37, "
+             "channel 63"},
+        Case{false, -inf,
+             "-Inf in the values of V, layer 1, head 2, token 37, "
+             "channel 63"},
+        Case{false, 65520.0f,
+             "65520, beyond fp16's 65504, in the values of V, "
+             "layer 1, head 2, token 37, channel 63"},
+        Case{true, NAN,
+             "NaN in the gradient of V, layer 1, head 2, token 37, "
+             "channel 63"},
+        Case{true, inf,
+             "Inf in the gradient of V, layer 1, head 2, token 37, "
+             "channel 63"}}) {
     float& place = (c.gradient ? gradients_ : values_)[At(2, 37, 63)];
     const float good = place;
     place = c.bad;
@@ -380,11 +398,10 @@ TEST_P(SweepErrorTest, BadCallsAreRefused) {
             "48 tokens aren't supported; supported: multiples of 32 above the "
             "4 sink tokens");
   EXPECT_EQ(Add(0, Tensor::kKey, 0).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(sweep_
-                ->Add(0, Tensor::kKey, 64, values_.data(), nullptr,
-                      DType::kFloat32)
-                .message(),
-            "gradients is null");
+  EXPECT_EQ(
+      sweep_->Add(0, Tensor::kKey, 64, values_.data(), nullptr, DType::kFloat32)
+          .message(),
+      "gradients is null");
   EXPECT_EQ(sweep_
                 ->Add(0, Tensor::kKey, 64, values_.data(), gradients_.data(),
                       static_cast<DType>(3))
