@@ -187,7 +187,7 @@ class Checker {
         Add(field, QuantizerText(q), " already is in tables[", other, "]");
       }
     }
-    CheckFit(field, q);
+    CheckFit(field, *canonical);
   }
 
   void CheckFit(const std::string& field, const v1::Quantizer& q) {
@@ -250,6 +250,7 @@ class Checker {
     if (!IsPowerOfTwo(tokens) || tokens < 16 || tokens > 128) {
       Add(field + ".page_tokens", "is ", tokens, "; must be 16, 32, 64 or 128");
     } else if (table.quantizer().kind() == v1::Quantizer::KIVI &&
+               table.quantizer().group_size() != 0 &&
                tokens % table.quantizer().group_size() != 0) {
       Add(field + ".page_tokens", "is ", tokens,
           ", not a multiple of group_size ", table.quantizer().group_size());

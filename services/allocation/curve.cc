@@ -108,24 +108,30 @@ std::vector<Breakpoint> Thin(const std::vector<Breakpoint>& points,
   return thin;
 }
 
-// (page bytes, objective) of all uniform maps that no cheaper one beats.
-std::vector<std::pair<int64_t, double>> UniformMaps(const ChoiceTable& table) {
-  std::vector<std::pair<int64_t, double>> maps;
-  for (int i = 0; i < table.table_count(); ++i) {
+// The uniform maps of one quantizer, ascending in bits.
+class UniformMaps {
+ public:
+  UniformMaps(const ChoiceTable& table, int i, bool weightless) {
     const WidthBounds& bounds = table.Bounds(i);
     for (int64_t total = int64_t{table.groups()} * bounds.lower;
          total <= int64_t{table.groups()} * bounds.upper; ++total) {
       const Assignment map = BaselineAt(table, i, Baseline::kUniform, total);
-      maps.push_back({map.page_bytes, map.value});
+      maps_.push_back({weightless ? 0 : map.page_bytes, map.value});
     }
   }
-  std::sort(maps.begin(), maps.end());
-  std::vector<std::pair<int64_t, double>> front;
-  for (const auto& map : maps) {
-    if (front.empty() || map.second < front.back().second) front.push_back(map);
+
+  // The objective of the map with the most bits that weighs at most
+  // `page_bytes`, which may not fall from call to call.
+  std::optional<double> ValueWithin(int64_t page_bytes) {
+    while (next_ < maps_.size() && maps_[next_].first <= page_bytes) ++next_;
+    if (next_ == 0) return std::nullopt;
+    return maps_[next_ - 1].second;
   }
-  return front;
-}
+
+ private:
+  std::vector<std::pair<int64_t, double>> maps_;  // page bytes, objective
+  size_t next_ = 0;
+};
 
 ChoiceTable MakeChoices(const v1::Calibration& calibration, const Query& query,
                         const Objective& objective) {
@@ -148,20 +154,26 @@ v1::RateDistortionCurve PlanCurve(const v1::Calibration& calibration,
       query.policy.separate_key_value()
           ? Combine(Walk(table, bytes, {0}), Walk(table, bytes, {1}))
           : Walk(table, bytes, {0, 1});
-  const auto uniform = UniformMaps(table);
+  std::vector<UniformMaps> uniform;
+  for (int i = 0; i < table.table_count(); ++i) {
+    uniform.emplace_back(table, i, bytes.pages() == 0);
+  }
   v1::RateDistortionCurve curve;
   curve.set_calibration(calibration.name());
-  size_t next = 0;
   for (const Breakpoint& point : Thin(points, max_points)) {
-    while (next < uniform.size() && uniform[next].first <= point.page_bytes) {
-      ++next;
-    }
     v1::RateDistortionPoint* out = curve.add_points();
     out->set_effective_bits(bytes.EffectiveBits(point.page_bytes));
     out->set_bytes_per_token(bytes.BytesPerToken(point.page_bytes));
     out->set_code_bits(static_cast<double>(point.code_bits) / table.groups());
     out->set_objective_value(point.value);
-    if (next > 0) out->set_uniform_objective_value(uniform[next - 1].second);
+    std::optional<double> best;
+    for (UniformMaps& maps : uniform) {
+      const std::optional<double> value = maps.ValueWithin(point.page_bytes);
+      if (value.has_value() && (!best.has_value() || *value < *best)) {
+        best = value;
+      }
+    }
+    out->set_uniform_objective_value(best.value_or(0));
   }
   return curve;
 }

@@ -1,0 +1,157 @@
+#include "tests/services/allocation/calibration_generator.h"
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <string>
+
+namespace ratequant::testing {
+namespace {
+
+using v1::Quantizer;
+
+constexpr int kWidths = 8;
+constexpr uint32_t kPageTokens = 32;
+
+// Relative distortion of a unit of variance at a width.
+double Shape(Quantizer::Kind kind, int width) {
+  if (kind == Quantizer::TURBOQUANT) return 1.5 * std::pow(3.6, -width);
+  const double levels = std::pow(2.0, width) - 1;  // min/max steps
+  const double spread = kind == Quantizer::KIVI     ? 1.0
+                        : kind == Quantizer::QUAROT ? 1.4
+                                                    : 2.2;
+  return spread / (levels * levels);
+}
+
+uint32_t Align(uint32_t bytes) { return (bytes + 15) / 16 * 16; }
+
+// Codes, and the scales, zero points and norms that go with them.
+uint32_t PageBytes(const Quantizer& q, uint32_t head_dim, int width,
+                   bool value) {
+  const uint32_t codes = kPageTokens * head_dim * width / 8;
+  switch (q.kind()) {
+    case Quantizer::KIVI: {
+      const uint32_t groups = value ? kPageTokens * (head_dim / q.group_size())
+                                    : head_dim * (kPageTokens / q.group_size());
+      return Align(codes + groups * 4);
+    }
+    case Quantizer::QUAROT:
+      return Align(codes + kPageTokens * 4);
+    default:
+      return Align(codes + kPageTokens * 2);
+  }
+}
+
+v1::CurveFit Fit(const std::vector<double>& distortion) {
+  double mean = 0, product = 0, squares = 0;
+  for (int b = 2; b <= 6; ++b) mean += std::log(distortion[b - 1]) / 5;
+  for (int b = 2; b <= 6; ++b) {
+    product += (b - 4) * std::log(distortion[b - 1]);
+  }
+  const double slope = product / 10;
+  double residuals = 0, largest = 0;
+  for (int b = 2; b <= 6; ++b) {
+    const double value = std::log(distortion[b - 1]);
+    const double residual = value - (mean + slope * (b - 4));
+    residuals += residual * residual;
+    squares += (value - mean) * (value - mean);
+    largest = std::max(largest, std::abs(residual));
+  }
+  v1::CurveFit fit;
+  fit.set_alpha(std::exp(mean - 4 * slope));
+  fit.set_beta(std::exp(-slope));
+  fit.set_r2(1 - residuals / squares);
+  fit.set_max_residual(largest);
+  return fit;
+}
+
+struct GroupScale {
+  double energy = 0;    // mean square of the values
+  double gradient = 0;  // mean square of the gradient
+};
+
+void FillTable(const std::vector<GroupScale>& groups, uint32_t head_dim,
+               std::mt19937* random, v1::DistortionTable* table) {
+  std::lognormal_distribution<double> noise(0, 0.05), wide(0, 0.3);
+  const Quantizer& q = table->quantizer();
+  std::vector<double> pooled[2] = {std::vector<double>(kWidths),
+                                   std::vector<double>(kWidths)};
+  for (int width = 1; width <= kWidths; ++width) {
+    table->add_widths(width);
+    table->add_key_page_bytes(PageBytes(q, head_dim, width, false));
+    table->add_value_page_bytes(PageBytes(q, head_dim, width, true));
+  }
+  for (size_t g = 0; g < groups.size(); ++g) {
+    std::vector<double> curve;
+    const double coupling = wide(*random);
+    for (int width = 1; width <= kWidths; ++width) {
+      const double mse =
+          groups[g].energy * Shape(q.kind(), width) * noise(*random);
+      const double projected = head_dim * groups[g].gradient * mse * coupling;
+      curve.push_back(mse);
+      pooled[g % 2][width - 1] += mse;
+      table->add_mse(mse);
+      table->add_c1(projected * noise(*random));
+      table->add_c2(projected * noise(*random));
+    }
+    *table->add_group_fits() = Fit(curve);
+  }
+  *table->mutable_key_fit() = Fit(pooled[0]);
+  *table->mutable_value_fit() = Fit(pooled[1]);
+  table->set_page_tokens(kPageTokens);
+  table->set_format_version(1);
+}
+
+}  // namespace
+
+Quantizer DefaultQuantizer(Quantizer::Kind kind) {
+  Quantizer quantizer;
+  quantizer.set_kind(kind);
+  if (kind == Quantizer::KIVI) quantizer.set_group_size(32);
+  if (kind == Quantizer::TURBOQUANT) {
+    quantizer.set_key_scale(Quantizer::L2);
+    quantizer.set_value_scale(Quantizer::UNBIASED);
+  }
+  return quantizer;
+}
+
+std::vector<Quantizer> AllQuantizers() {
+  return {DefaultQuantizer(Quantizer::RTN), DefaultQuantizer(Quantizer::KIVI),
+          DefaultQuantizer(Quantizer::QUAROT),
+          DefaultQuantizer(Quantizer::TURBOQUANT)};
+}
+
+v1::Calibration MakeCalibration(const CalibrationSpec& spec) {
+  std::mt19937 random(spec.seed);
+  std::lognormal_distribution<double> energy(0, 1), gradient(-9, 1.5);
+  v1::Calibration calibration;
+  v1::ModelGeometry* geometry = calibration.mutable_geometry();
+  geometry->set_layers(spec.layers);
+  geometry->set_kv_heads(spec.kv_heads);
+  geometry->set_query_heads(spec.kv_heads * 3);
+  geometry->set_head_dim(spec.head_dim);
+  v1::CaptureInfo* capture = calibration.mutable_capture();
+  capture->set_sequences(16);
+  capture->set_sequence_length(512);
+  capture->set_sink_tokens(spec.sink_tokens);
+  capture->set_dtype("float32");
+  capture->set_device("cpu");
+  capture->set_mean_nll(3.2);
+  capture->add_software("generator " + std::to_string(spec.seed));
+  std::vector<GroupScale> groups;
+  for (uint32_t g = 0; g < spec.layers * spec.kv_heads * 2; ++g) {
+    const bool key = g % 2 == 0;
+    groups.push_back({energy(random) * (key ? 5 : 1), gradient(random)});
+    v1::GroupStatistics* statistics = calibration.add_groups();
+    statistics->set_x2(groups.back().energy);
+    statistics->set_g2(groups.back().gradient);
+  }
+  for (const Quantizer& quantizer : spec.quantizers) {
+    v1::DistortionTable* table = calibration.add_tables();
+    *table->mutable_quantizer() = quantizer;
+    FillTable(groups, spec.head_dim, &random, table);
+  }
+  return calibration;
+}
+
+}  // namespace ratequant::testing
