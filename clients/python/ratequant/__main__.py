@@ -8,6 +8,7 @@ import sys
 from ratequant.errors import RateQuantError
 from ratequant.evaluate import command as evaluate_command
 from ratequant.report import command as report_command
+from ratequant.runtime import KvRuntimeError
 from ratequant.services import ServiceError
 
 _EXAMPLES = """\
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         return parsed.run(parsed)
-    except (RateQuantError, ServiceError, ValueError, OSError) as error:
+    except (RateQuantError, ServiceError, KvRuntimeError, ValueError, OSError) as error:
         print(f"ratequant: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -3,10 +3,9 @@ fits, or a new one."""
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 
 import grpc
-import numpy as np
 
 from ratequant.client import Client
 from ratequant.errors import RateQuantError
@@ -16,17 +15,22 @@ from ratequant.quantizer import quantizer_name
 from ratequant.v1 import calibration_pb2
 
 
-def token_digest(tokens: np.ndarray) -> str:
-    """SHA-256 of token ids as little-endian int32, hexadecimal."""
-    return hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """What a calibration was made from: SHA-256 of the model's files and of the
+    calibration tokens, as the capture engine makes them."""
+
+    model_digest: str
+    token_digest: str
 
 
-def find_calibration(client: Client, options: EvaluateOptions, digest: str) -> str | None:
+def find_calibration(client: Client, options: EvaluateOptions, provenance: Provenance) -> str | None:
     """Resource name of the newest stored calibration that was made from the
-    same tokens with the same options and knows all quantizers; else None."""
+    same model and tokens with the same options and knows all quantizers; else
+    None."""
     try:
         for calibration in client.list_calibrations(options.model_name):
-            if _fits(calibration, options, digest):
+            if _fits(calibration, options, provenance):
                 return calibration.name
     except RateQuantError as error:
         if error.code != grpc.StatusCode.NOT_FOUND:
@@ -34,14 +38,14 @@ def find_calibration(client: Client, options: EvaluateOptions, digest: str) -> s
     return None
 
 
-def _fits(calibration: calibration_pb2.Calibration, options: EvaluateOptions, digest: str) -> bool:
+def _fits(calibration: calibration_pb2.Calibration, options: EvaluateOptions, provenance: Provenance) -> bool:
     capture = calibration.capture
     measured = {quantizer_name(table.quantizer) for table in calibration.tables}
     return (
         capture.sequences == options.calibration_sequences
         and capture.sequence_length == options.calibration_sequence_length
         and capture.sink_tokens == options.sinks
-        and capture.token_digest == digest
+        and Provenance(capture.model_digest, capture.token_digest) == provenance
         and measured.issuperset(options.quantizers)
     )
 

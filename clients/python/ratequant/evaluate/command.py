@@ -76,10 +76,13 @@ def add_command(commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Imported late: torch takes seconds, and --help shouldn't.
+    from transformers.utils import logging
+
     from ratequant.evaluate.bundle import write_json
     from ratequant.evaluate.run import check_writable, evaluate
     from ratequant.evaluate.table import format_table
 
+    logging.disable_progress_bar()  # Status draws its own
     options = options_from(arguments)
     for path in filter(None, (arguments.json, arguments.bundle)):
         check_writable(path)

@@ -34,14 +34,20 @@ class Configuration:
         """What this one's difference is taken to: uniform at the same budget."""
         return dataclasses.replace(self, strategy="uniform")
 
+    @property
+    def query(self) -> str:
+        """Quantizer and budget, for people."""
+        return f"{self.quantizer} at {self.budget:g} {self.budget_kind.replace('_', ' ')}"
+
     def __str__(self) -> str:
-        return f"{self.quantizer} {self.budget:g} {self.budget_kind.replace('_', ' ')} {self.strategy}"
+        return f"{self.query}, {self.strategy}"
 
 
 def configurations(options: EvaluateOptions) -> list[Configuration]:
     """All configurations in the order of the rows: first the code widths of
     every quantizer, then "any" beside every quantizer at each number of
-    effective bits. Uniform is always among them."""
+    effective bits. Uniform is always among them; "paper", which knows one
+    quantizer's curve only, isn't among those of "any"."""
     strategies = ["uniform"] + [s for s in options.strategies if s not in ("uniform", BASELINE)]
     by_code_bits = [
         Configuration(quantizer, strategy, "code_bits", bits)
@@ -54,6 +60,7 @@ def configurations(options: EvaluateOptions) -> list[Configuration]:
         for bits in options.effective_bits
         for quantizer in (ANY, *options.quantizers)
         for strategy in strategies
+        if not (quantizer == ANY and strategy == "paper")
     ]
     return by_code_bits + by_effective_bits
 
@@ -76,12 +83,14 @@ def fetch_maps(
     wanted: list[Configuration],
     report: Callable[[str], None] = lambda text: None,
 ) -> Maps:
-    """Asks the allocator for the map of every configuration.
+    """Asks the allocator for the map of every configuration. `report` is told
+    once for each quantizer and budget why there is none.
 
     Raises:
       RateQuantError: the allocator failed, or has no map for any of them.
     """
     found = Maps({}, {})
+    told = set()
     last_error = None
     for configuration in wanted:
         try:
@@ -91,7 +100,10 @@ def fetch_maps(
                 raise
             last_error = error
             found.skipped[configuration] = error.message
-            report(f"no map for {configuration}: {error.message}")
+            line = f"no map for {configuration.query}: {error.message}"
+            if line not in told:
+                told.add(line)
+                report(line)
     if not found.maps and last_error is not None:
         raise last_error
     return found

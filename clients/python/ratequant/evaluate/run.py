@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import os
 import pathlib
@@ -15,10 +14,11 @@ import torch
 from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from ratequant.cache import RateQuantCache
+from ratequant.capture.digest import model_digest, token_digest
 from ratequant.client import Client
 from ratequant.errors import RateQuantError
 from ratequant.evaluate.bundle import Bundle
-from ratequant.evaluate.calibrating import calibrate, find_calibration, token_digest
+from ratequant.evaluate.calibrating import Provenance, calibrate, find_calibration
 from ratequant.evaluate.configurations import Configuration, configurations, fetch_maps
 from ratequant.evaluate.map_source import MapSource
 from ratequant.evaluate.options import BASELINE, EvaluateOptions
@@ -49,13 +49,20 @@ class Evaluation:
     bundle: Bundle
 
 
-def evaluate(options: EvaluateOptions, status: Status | None = None) -> Evaluation:
+def evaluate(
+    options: EvaluateOptions, status: Status | None = None, *, tokens: np.ndarray | None = None
+) -> Evaluation:
     """Measures the perplexity of a model whose KV cache is packed as bit maps
     say, for every quantizer, budget and strategy.
 
     Calibrates first unless the allocator has a calibration that fits; starts
     the services when `options.endpoint` is empty. Every token older than the
     window is read back from packed bytes (streaming form).
+
+    Args:
+      tokens: token ids to score, int [sequences, seq_len], instead of those of
+        `options.eval_text`, whose name the rows still carry; `options.tokens`
+        and `options.seq_len` don't count then.
 
     Raises:
       ValueError: a text or the model can't be used.
@@ -64,16 +71,17 @@ def evaluate(options: EvaluateOptions, status: Status | None = None) -> Evaluati
     """
     status = status or Status()
     calibration_text = read_text(options.calibrate_text)
-    eval_text = read_text(options.eval_text)
     tokenizer = _load_tokenizer(options.model)
     calibration_tokens = _tokens(
         tokenizer, calibration_text, options.calibrate_text, "calibration",
         options.calibration_sequences, options.calibration_sequence_length,
     )  # fmt: skip
-    tokens = _tokens(tokenizer, eval_text, options.eval_text, "evaluation", options.sequences, options.seq_len)
+    if tokens is None:
+        eval_text = read_text(options.eval_text)
+        tokens = _tokens(tokenizer, eval_text, options.eval_text, "evaluation", options.sequences, options.seq_len)
     with _connect(options) as client:
-        digest = token_digest(calibration_tokens)
-        calibration = find_calibration(client, options, digest)
+        provenance = Provenance(model_digest(pathlib.Path(options.model)), token_digest(calibration_tokens))
+        calibration = find_calibration(client, options, provenance)
         if calibration is None:
             calibration = calibrate(client, options, calibration_text, status)
         source = MapSource(
@@ -89,7 +97,6 @@ def evaluate(options: EvaluateOptions, status: Status | None = None) -> Evaluati
     }
     extra = {
         "calibration": calibration,
-        "text_digest": hashlib.sha256(eval_text.encode()).hexdigest(),
         "token_digest": token_digest(tokens),
         "sinks": options.sinks,
         "window": options.window,
@@ -165,7 +172,7 @@ def _measure(
 
 
 def _cache(model: PreTrainedModel, bit_map: bit_map_pb2.BitMap | None) -> Cache:
-    return DynamicCache(config=model.config) if bit_map is None else RateQuantCache(bit_map)
+    return DynamicCache(config=model.config) if bit_map is None else RateQuantCache(bit_map, model.config)
 
 
 def _stored_form(bit_map: bit_map_pb2.BitMap) -> bytes:
