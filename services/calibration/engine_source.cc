@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "services/common/status.h"
 #include "spdlog/spdlog.h"
 
@@ -110,9 +111,12 @@ absl::Status EngineSource::Start() {
 
 // The next message; an `error` is turned into its status.
 absl::StatusOr<EngineMessage> EngineSource::Receive() {
+  const absl::Time deadline = absl::Now() + options_.stall_timeout;
   while (queue_.empty()) {
-    auto line = process_->ReadLine(options_.timeout, cancel_);
-    if (!line.ok()) return ReadError(line.status());
+    const absl::Duration left = deadline - absl::Now();
+    const bool stalling = left < options_.timeout;
+    auto line = process_->ReadLine(stalling ? left : options_.timeout, cancel_);
+    if (!line.ok()) return ReadError(line.status(), stalling);
     absl::Status queued = Enqueue(*line);
     if (!queued.ok()) return queued;
   }
@@ -331,14 +335,18 @@ absl::Status EngineSource::OutputEnded() {
                                   exit->ToString(), LastWords()));
 }
 
-absl::Status EngineSource::ReadError(const absl::Status& status) {
+absl::Status EngineSource::ReadError(const absl::Status& status, bool stalled) {
   if (absl::IsOutOfRange(status)) return OutputEnded();
   if (absl::IsInvalidArgument(status)) return Violation(status.message());
   absl::Status cancelled = cancel_.status();
   if (!cancelled.ok()) return cancelled;
+  const std::string what =
+      stalled ? absl::StrCat("sent nothing but heartbeats for ",
+                             absl::FormatDuration(options_.stall_timeout))
+              : absl::StrCat("said nothing for ",
+                             absl::FormatDuration(options_.timeout));
   return EngineError(absl::StatusCode::kDeadlineExceeded, "ENGINE_HUNG",
-                     absl::StrCat("the capture engine said nothing for ",
-                                  absl::FormatDuration(options_.timeout),
+                     absl::StrCat("the capture engine ", what,
                                   " and was killed", LastWords()));
 }
 

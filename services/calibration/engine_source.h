@@ -25,6 +25,9 @@ struct EngineOptions {
   std::vector<std::string> command;  // program and its first arguments
   // The longest the engine may say nothing.
   absl::Duration timeout = absl::Seconds(120);
+  // The longest it may send nothing but heartbeats: a thread that beats doesn't
+  // prove that the one that works does.
+  absl::Duration stall_timeout = absl::Minutes(30);
   // How long an engine that is done, or that closed its output, may take to
   // exit before it is killed.
   absl::Duration exit_patience = absl::Seconds(5);
@@ -67,7 +70,7 @@ class EngineSource : public CaptureSource {
   absl::Status Violation(absl::string_view what) const;
   absl::Status ReportedError(const ErrorMessage& message) const;
   absl::Status OutputEnded();
-  absl::Status ReadError(const absl::Status& status);
+  absl::Status ReadError(const absl::Status& status, bool stalled);
   std::string LastWords() const;
 
   const EngineOptions options_;

@@ -1,6 +1,7 @@
 // ratequant-worker: serves ratequant.v1.CalibrationService.
 
 #include <chrono>
+#include <iostream>
 #include <string>
 
 #include "services/calibration/words.h"
@@ -14,6 +15,22 @@
 namespace {
 
 constexpr char kProgram[] = "ratequant-worker";
+constexpr char kFooter[] = R"(
+Examples:
+  ratequant-worker --model-root /models --allocator 127.0.0.1:50061 \
+      --spool-dir /var/lib/ratequant/spool
+  ratequant-worker --model-root . --no-publish --spool-dir spool \
+      --address 127.0.0.1:0 --port-file port
+
+SIGTERM and SIGINT end the calibration that runs with an error and stop.
+
+Exit codes:
+  0  stopped by a signal
+  1  another failure
+  2  a flag is wrong, or the model root isn't a folder
+  3  the address can't be listened on, for example because it is in use
+  4  the spool folder can't be used, for example by two workers)";
+
 constexpr std::chrono::seconds kShutdownGrace(5);
 // Text of 64 MiB and what is around it.
 constexpr int kMaxMessageBytes = 68 << 20;
@@ -23,6 +40,7 @@ struct Flags {
   ratequant::calibration::WorkerOptions worker;
   std::string engine = "python3 -m ratequant.capture.engine";
   double engine_timeout = 120;
+  double engine_stall_timeout = 1800;
   bool no_publish = false;
 };
 
@@ -52,6 +70,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->type_name("SECONDS")
       ->check(CLI::Range(0.1, 86400.0))
       ->capture_default_str();
+  app.add_option("--engine-stall-timeout", flags.engine_stall_timeout,
+                 "Longest time an engine may send nothing but heartbeats")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
   app.add_option("--threads", flags.worker.threads,
                  "Threads of the distortion sweep; 0: one per core")
       ->check(CLI::Range(0, 1024))
@@ -72,6 +95,7 @@ bool Complete(Flags& flags) {
   }
   flags.worker.engine.command = *std::move(words);
   flags.worker.engine.timeout = absl::Seconds(flags.engine_timeout);
+  flags.worker.engine.stall_timeout = absl::Seconds(flags.engine_stall_timeout);
   flags.worker.server = flags.common.server;
   return true;
 }
@@ -90,6 +114,7 @@ int main(int argc, char** argv) {
   CLI::App app("Calibrates models: measures the distortion of their KV cache",
                kProgram);
   Flags flags;
+  app.footer(kFooter);
   AddFlags(app, flags);
   if (auto code = ratequant::ParseCommandLine(app, argc, argv)) return *code;
   if (!Complete(flags)) return ratequant::kExitUsage;

@@ -1,0 +1,213 @@
+// The programs themselves: ratequant-worker, and with it ratequant-allocator.
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "gmock/gmock.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+#include "ratequant/v1/allocation_service.grpc.pb.h"
+#include "services/calibration/engine_process.h"
+#include "services/common/status.h"
+#include "tests/services/calibration/process_state.h"
+#include "tests/services/calibration/worker_fixture.h"
+
+namespace ratequant::calibration {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string Program(const std::string& name) {
+  const char* folder = getenv("RATEQUANT_BIN_DIR");
+  return absl::StrCat(folder == nullptr ? "build/bin" : folder, "/", name);
+}
+
+class WorkerProcessTest : public testing::Test {
+ protected:
+  WorkerProcessTest() : never_(*CancelToken::Create()) {
+    capture_.WriteTo(dir_ / "tensors");
+    std::filesystem::create_directories(dir_ / "models/tiny");
+  }
+
+  void SetUp() override {
+    if (!std::filesystem::exists(Program("ratequant-worker"))) {
+      GTEST_SKIP() << Program("ratequant-worker") << " isn't built";
+    }
+  }
+
+  std::vector<std::string> WorkerCommand(const std::string& fault) {
+    // Quoted, since the worker splits it into words.
+    const std::string engine = absl::StrCat(
+        "'", absl::StrJoin(FakeEngineCommand(dir_, fault), "' '"), "'");
+    return {Program("ratequant-worker"),
+            "--address",
+            "127.0.0.1:0",
+            "--port-file",
+            dir_ / "worker.port",
+            "--model-root",
+            dir_ / "models",
+            "--spool-dir",
+            dir_ / "spool",
+            "--engine",
+            engine};
+  }
+
+  std::unique_ptr<EngineProcess> StartProgram(
+      const std::vector<std::string>& command) {
+    auto process = EngineProcess::Start(command);
+    EXPECT_TRUE(process.ok()) << process.status();
+    return *std::move(process);
+  }
+
+  // Runs a program to its end; its exit status, -1 when it goes on for a
+  // minute.
+  int ExitStatus(std::vector<std::string> command,
+                 const std::vector<std::string>& more, std::string* errors) {
+    command.insert(command.end(), more.begin(), more.end());
+    auto process = StartProgram(command);
+    const auto exit = process->WaitForExit(absl::Minutes(1), *never_);
+    *errors = process->StderrTail();
+    return exit.has_value() && !exit->by_signal ? exit->code : -1;
+  }
+
+  std::string AddressIn(const std::string& port_file) {
+    return absl::StrCat("127.0.0.1:",
+                        WaitForNumber(dir_ / port_file, absl::Seconds(60)));
+  }
+
+  v1::CalibrateModelRequest Request() {
+    v1::CalibrateModelRequest request;
+    request.set_model("models/tiny");
+    request.set_model_path("tiny");
+    request.set_text("Some text.");
+    *request.mutable_options() = TestCapture::Options();
+    return request;
+  }
+
+  static absl::Status Drain(grpc::ClientReader<v1::CalibrateProgress>& stream,
+                            v1::CalibrateProgress* last) {
+    while (stream.Read(last)) {
+    }
+    return StatusOf(stream.Finish());
+  }
+
+  TestCapture capture_;
+  TempDir dir_;
+  std::shared_ptr<CancelToken> never_;
+};
+
+TEST_F(WorkerProcessTest, SigtermEndsTheRunningCallAndTheProcess) {
+  auto command = WorkerCommand("hang@middle");
+  command.push_back("--no-publish");
+  auto worker = StartProgram(command);
+  auto stub = ConnectTo(AddressIn("worker.port"));
+  grpc::ClientContext context;
+  auto stream = stub->CalibrateModel(&context, Request());
+  const pid_t engine = WaitForNumber(dir_ / "engine.pid", absl::Seconds(60));
+  ASSERT_GT(engine, 0);
+  kill(worker->pid(), SIGTERM);
+  v1::CalibrateProgress last;
+  const absl::Status status = Drain(*stream, &last);
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_EQ(ErrorReason(status), "WORKER_SHUTTING_DOWN");
+  const auto exit = worker->WaitForExit(absl::Seconds(20), *never_);
+  ASSERT_TRUE(exit.has_value());
+  EXPECT_TRUE(exit->clean()) << exit->ToString();
+  EXPECT_TRUE(IsGone(engine));
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "worker.port"));
+}
+
+TEST_F(WorkerProcessTest, TheEngineDoesNotOutliveAWorkerThatIsKilled) {
+  auto command = WorkerCommand("hang@middle");
+  command.push_back("--no-publish");
+  auto worker = StartProgram(command);
+  auto stub = ConnectTo(AddressIn("worker.port"));
+  grpc::ClientContext context;
+  auto stream = stub->CalibrateModel(&context, Request());
+  const pid_t engine = WaitForNumber(dir_ / "engine.pid", absl::Seconds(60));
+  ASSERT_GT(engine, 0);
+  // Not its group: the engine has its own.
+  kill(worker->pid(), SIGKILL);
+  EXPECT_TRUE(EndsWithin(engine, absl::Seconds(20)));
+  v1::CalibrateProgress last;
+  EXPECT_TRUE(absl::IsUnavailable(Drain(*stream, &last)));
+}
+
+TEST_F(WorkerProcessTest, SaysWhyItCannotStart) {
+  std::string errors;
+  const auto command = WorkerCommand("none");
+  EXPECT_EQ(ExitStatus(command, {}, &errors), 2);
+  EXPECT_THAT(errors, HasSubstr("--allocator or --no-publish is required"));
+  EXPECT_EQ(ExitStatus(command, {"--no-publish", "--bogus"}, &errors), 2);
+  EXPECT_THAT(errors, HasSubstr("--bogus"));
+  EXPECT_EQ(ExitStatus(command, {"--no-publish", "--engine", "'a"}, &errors),
+            2);
+  EXPECT_EQ(ExitStatus({Program("ratequant-worker")},
+                       {"--no-publish", "--model-root", dir_ / "absent",
+                        "--spool-dir", dir_ / "spool"},
+                       &errors),
+            2);
+  EXPECT_THAT(errors, HasSubstr("absent' is not a folder"));
+}
+
+TEST_F(WorkerProcessTest, RefusesAPortAndASpoolThatAreInUse) {
+  auto command = WorkerCommand("none");
+  command.push_back("--no-publish");
+  auto worker = StartProgram(command);
+  const std::string address = AddressIn("worker.port");
+  std::string errors;
+  EXPECT_EQ(ExitStatus(command, {}, &errors), 4);
+  EXPECT_THAT(errors, HasSubstr("in use by another worker"));
+  EXPECT_EQ(ExitStatus({Program("ratequant-worker")},
+                       {"--no-publish", "--model-root", dir_ / "models",
+                        "--spool-dir", dir_ / "other", "--address", address},
+                       &errors),
+            3);
+  EXPECT_THAT(errors, HasSubstr(address));
+}
+
+TEST_F(WorkerProcessTest, PublishesToTheAllocator) {
+  if (!std::filesystem::exists(Program("ratequant-allocator"))) {
+    GTEST_SKIP() << Program("ratequant-allocator") << " isn't built";
+  }
+  auto allocator = StartProgram(
+      {Program("ratequant-allocator"), "--address", "127.0.0.1:0",
+       "--port-file", dir_ / "allocator.port", "--data-dir", dir_ / "data"});
+  const std::string registry = AddressIn("allocator.port");
+  auto command = WorkerCommand("none");
+  command.insert(command.end(), {"--allocator", registry});
+  auto worker = StartProgram(command);
+  auto stub = ConnectTo(AddressIn("worker.port"));
+  grpc::ClientContext context;
+  auto stream = stub->CalibrateModel(&context, Request());
+  v1::CalibrateProgress last;
+  const absl::Status status = Drain(*stream, &last);
+  ASSERT_TRUE(status.ok()) << status;
+  ASSERT_TRUE(last.published());
+
+  auto registry_stub = v1::RegistryService::NewStub(
+      grpc::CreateChannel(registry, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext get;
+  v1::GetCalibrationRequest request;
+  request.set_name("models/tiny/calibrations/latest");
+  v1::Calibration calibration;
+  const grpc::Status got =
+      registry_stub->GetCalibration(&get, request, &calibration);
+  ASSERT_TRUE(got.ok()) << got.error_message();
+  EXPECT_EQ(calibration.name(), last.calibration());
+  EXPECT_TRUE(calibration.has_create_time());
+}
+
+}  // namespace
+}  // namespace ratequant::calibration
