@@ -12,6 +12,7 @@
 #include "clients/cli/table.h"
 #include "clients/cli/width_picture.h"
 #include "clients/cpp/quantizer_text.h"
+#include "clients/cpp/resource_names.h"
 
 namespace ratequant::cli {
 namespace {
@@ -88,7 +89,8 @@ std::string BaselineText(const std::string& name, double value, double base,
                       FormatSignificant(scale * base, 3), ")");
 }
 
-std::string PredictionText(const v1::BitMap& map) {
+std::string PredictionText(const v1::BitMap& map,
+                           std::optional<double> uniform_bytes_per_token) {
   bool loss = map.policy().objective() == v1::Policy::LOSS_PROJECTED ||
               map.policy().objective() == v1::Policy::OBJECTIVE_UNSPECIFIED;
   // Half the loss-projected sum estimates the loss increase.
@@ -98,6 +100,14 @@ std::string PredictionText(const v1::BitMap& map) {
       loss ? absl::StrCat("loss +", value, " nats per token")
            : absl::StrCat("objective '",
                           ObjectiveName(map.policy().objective()), "' ", value);
+  if (map.budget().limit_case() == v1::Budget::kMaxLossIncrease) {
+    if (!uniform_bytes_per_token.has_value()) return text;
+    return absl::StrCat(
+        text, "\n", Comparison(map.bytes_per_token(), *uniform_bytes_per_token),
+        " bytes than the uniform map within the same loss (",
+        FormatCount(static_cast<uint64_t>(*uniform_bytes_per_token + 0.5)),
+        ")");
+  }
   return absl::StrCat(
       text, "\n",
       BaselineText("uniform", map.objective_value(),
@@ -124,8 +134,15 @@ std::string PolicyText(const v1::Policy& policy) {
 }
 
 std::string CacheText(const v1::CacheConfig& cache) {
-  return absl::StrCat("first ", cache.sink_tokens(), " and newest ",
-                      cache.window(), " tokens in fp16; bytes counted at ",
+  std::vector<std::string> kept;
+  if (cache.sink_tokens() != 0) {
+    kept.push_back(absl::StrCat("first ", cache.sink_tokens()));
+  }
+  if (cache.window() != 0) {
+    kept.push_back(absl::StrCat("newest ", cache.window()));
+  }
+  return absl::StrCat(kept.empty() ? "no" : absl::StrJoin(kept, " and "),
+                      " tokens in fp16; bytes counted at ",
                       FormatCount(cache.context_tokens()), " tokens");
 }
 
@@ -208,18 +225,21 @@ std::string Comparison(double value, double base) {
   return "no more";
 }
 
-absl::StatusOr<std::string> RenderBitMap(const v1::BitMap& map,
-                                         const TextStyle& style) {
+absl::StatusOr<std::string> RenderBitMap(
+    const v1::BitMap& map, const TextStyle& style,
+    std::optional<double> uniform_bytes_per_token) {
   absl::Status shape = CheckShape(map);
   if (!shape.ok()) return shape;
-  std::string summary = RenderPairs({{"bit map", map.name()},
-                                     {"calibration", map.calibration()},
-                                     {"budget", BudgetText(map)},
-                                     {"cost", CostText(map)},
-                                     {"predicted", PredictionText(map)},
-                                     {"policy", PolicyText(map.policy())},
-                                     {"cache", CacheText(map.cache())}},
-                                    style);
+  std::string summary =
+      RenderPairs({{"model", client::ModelIdOf(map.name())},
+                   {"bit map", client::ResourceId(map.name())},
+                   {"calibration", client::ResourceId(map.calibration())},
+                   {"budget", BudgetText(map)},
+                   {"cost", CostText(map)},
+                   {"predicted", PredictionText(map, uniform_bytes_per_token)},
+                   {"policy", PolicyText(map.policy())},
+                   {"cache", CacheText(map.cache())}},
+                  style);
   return absl::StrCat(summary, "\n", RenderCounts(map, style), "\n",
                       RenderWidthPicture(map, style));
 }

@@ -1,6 +1,7 @@
 #ifndef RATEQUANT_CLIENTS_CLI_BIT_MAP_VIEW_H_
 #define RATEQUANT_CLIENTS_CLI_BIT_MAP_VIEW_H_
 
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -21,8 +22,13 @@ std::string Comparison(double value, double base);
 
 // A bit map for people: a summary, how many groups got which width, and the
 // picture of the widths. INTERNAL when the map's arrays don't fit its geometry.
-absl::StatusOr<std::string> RenderBitMap(const v1::BitMap& map,
-                                         const TextStyle& style);
+//
+// Under a budget of loss every map loses the same, and what tells them apart is
+// cost: `uniform_bytes_per_token` is what the uniform map of the same budget
+// costs, when it is known.
+absl::StatusOr<std::string> RenderBitMap(
+    const v1::BitMap& map, const TextStyle& style,
+    std::optional<double> uniform_bytes_per_token = std::nullopt);
 
 }  // namespace ratequant::cli
 

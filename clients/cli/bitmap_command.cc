@@ -42,6 +42,19 @@ void FillBudget(const BitMapFlags& flags, v1::Budget& budget) {
   }
 }
 
+// What the uniform map costs under a budget of loss; nullopt under others, and
+// when the allocator has no such map.
+std::optional<double> UniformCost(v1::GetBitMapRequest request,
+                                  Session& session) {
+  if (!request.budget().has_max_loss_increase()) return std::nullopt;
+  request.mutable_policy()->set_strategy(v1::Policy::UNIFORM);
+  request.mutable_policy()->set_include_continuous(false);
+  request.clear_known_etag();
+  auto response = session.client().GetBitMap(request);
+  if (!response.ok()) return std::nullopt;
+  return response->bit_map().bytes_per_token();
+}
+
 absl::Status GetBitMap(const BitMapFlags& flags, Session& session) {
   v1::GetBitMapRequest request;
   absl::Status filled = FillQuery(flags.query, session.client(), request);
@@ -59,7 +72,8 @@ absl::Status GetBitMap(const BitMapFlags& flags, Session& session) {
     return absl::OkStatus();
   }
   if (session.json) return session.PrintJson(response->bit_map());
-  auto text = RenderBitMap(response->bit_map(), session.terminal().out_style);
+  auto text = RenderBitMap(response->bit_map(), session.terminal().out_style,
+                           UniformCost(request, session));
   if (!text.ok()) return text.status();
   session.Print(*text);
   return absl::OkStatus();

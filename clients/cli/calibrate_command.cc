@@ -76,7 +76,8 @@ std::string RenderResult(const v1::CalibrateProgress& done,
                     FormatTimeSpan(ToDuration(done.sweep_time())),
                     " measuring quantizers");
   }
-  return RenderPairs({{"calibration", done.calibration()},
+  return RenderPairs({{"model", client::ModelIdOf(done.calibration())},
+                      {"calibration", client::ResourceId(done.calibration())},
                       {"tokens", FormatCount(done.tokens_done())},
                       {"time", time},
                       {"warnings", absl::StrJoin(done.warnings(), "\n")},

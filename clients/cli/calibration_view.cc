@@ -22,10 +22,13 @@ std::string ShapeText(const v1::ModelGeometry& geometry) {
 }
 
 std::string CaptureText(const v1::CaptureInfo& capture) {
-  std::string text = absl::StrCat(capture.sequences(), " sequences of ",
-                                  FormatCount(capture.sequence_length()),
-                                  " tokens, the first ", capture.sink_tokens(),
-                                  " left out as sinks");
+  std::string text =
+      absl::StrCat(capture.sequences(), " sequences of ",
+                   FormatCount(capture.sequence_length()), " tokens, ",
+                   capture.sink_tokens() == 0
+                       ? "no sinks left out"
+                       : absl::StrCat("the first ", capture.sink_tokens(),
+                                      " left out as sinks"));
   if (!capture.dtype().empty()) absl::StrAppend(&text, "; ", capture.dtype());
   if (!capture.device().empty()) {
     absl::StrAppend(&text, " on ", capture.device());
@@ -128,12 +131,13 @@ std::string RenderModels(const std::vector<v1::Model>& models,
 }
 
 std::string RenderModel(const v1::Model& model, const TextStyle& style) {
-  return RenderPairs({{"model", model.name()},
-                      {"shape", ShapeText(model.geometry())},
-                      {"calibrations", absl::StrCat(model.calibration_count())},
-                      {"newest", model.latest_calibration()},
-                      {"stored (UTC)", FormatTimestamp(model.update_time())}},
-                     style);
+  return RenderPairs(
+      {{"model", client::ResourceId(model.name())},
+       {"shape", ShapeText(model.geometry())},
+       {"calibrations", absl::StrCat(model.calibration_count())},
+       {"newest", client::ResourceId(model.latest_calibration())},
+       {"stored (UTC)", FormatTimestamp(model.update_time())}},
+      style);
 }
 
 std::string RenderCalibrationList(
@@ -160,7 +164,8 @@ std::string RenderCalibration(const v1::Calibration& calibration,
                               const TextStyle& style) {
   const v1::CaptureInfo& capture = calibration.capture();
   std::string text =
-      RenderPairs({{"calibration", calibration.name()},
+      RenderPairs({{"model", client::ModelIdOf(calibration.name())},
+                   {"calibration", client::ResourceId(calibration.name())},
                    {"stored (UTC)", FormatTimestamp(calibration.create_time())},
                    {"shape", ShapeText(calibration.geometry())},
                    {"captured", CaptureText(capture)},

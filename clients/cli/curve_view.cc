@@ -8,6 +8,7 @@
 #include "clients/cli/format.h"
 #include "clients/cli/plot.h"
 #include "clients/cli/table.h"
+#include "clients/cpp/resource_names.h"
 
 namespace ratequant::cli {
 namespace {
@@ -46,9 +47,11 @@ std::string RenderCurve(const v1::RateDistortionCurve& curve,
               objective == v1::Policy::OBJECTIVE_UNSPECIFIED;
   double scale = loss ? 0.5 : 1;
   std::string value_title = loss ? "LOSS INCREASE" : "OBJECTIVE";
-  std::string text =
-      absl::StrCat(RenderPairs({{"calibration", curve.calibration()}}, style),
-                   "\n", RenderPoints(curve, value_title, scale, style));
+  std::string text = absl::StrCat(
+      RenderPairs({{"model", client::ModelIdOf(curve.calibration())},
+                   {"calibration", client::ResourceId(curve.calibration())}},
+                  style),
+      "\n", RenderPoints(curve, value_title, scale, style));
 
   PlotSeries allocated = {.name = "allocated", .mark = '*', .ink = Ink::kGreen};
   PlotSeries uniform = {

@@ -29,7 +29,7 @@ std::string FormatSignificant(double value, int digits) {
   std::string scientific = absl::StrFormat("%.*e", digits - 1, value);
   // The exponent after rounding: 0.9996 with three digits is 1.00.
   int exponent = std::atoi(scientific.c_str() + scientific.find('e') + 1);
-  if (exponent < -3 || exponent >= 6) return scientific;
+  if (exponent < -4 || exponent >= 6) return scientific;
   return FormatFixed(value, std::max(0, digits - 1 - exponent));
 }
 

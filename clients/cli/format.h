@@ -16,7 +16,7 @@ std::string FormatCount(uint64_t count);
 // Fixed decimals: "3.142".
 std::string FormatFixed(double value, int decimals);
 
-// Rounded to `digits` significant digits, in plain notation from 0.001 to
+// Rounded to `digits` significant digits, in plain notation from 0.0001 to
 // 999,999, else with an exponent: "0.0123", "1.23e-05". Zero is "0".
 std::string FormatSignificant(double value, int digits);
 

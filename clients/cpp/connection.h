@@ -26,12 +26,12 @@ struct ConnectionOptions {
   // Longest time one method may take, all attempts together. A calibration has
   // no limit unless `calibrate_timeout` is set.
   absl::Duration timeout = absl::Seconds(30);
-  std::optional<absl::Duration> calibrate_timeout;
+  std::optional<absl::Duration> calibrate_timeout = std::nullopt;
 
-  RetryPolicy retry;
+  RetryPolicy retry = {};
 
   // Null means plain text.
-  std::shared_ptr<grpc::ChannelCredentials> credentials;
+  std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;
 };
 
 // The generated stubs a connection calls.

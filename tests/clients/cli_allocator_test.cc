@@ -1,0 +1,421 @@
+// The command against a real ratequant-allocator with its own data folder.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "clients/cpp/client.h"
+#include "clients/cpp/resource_names.h"
+#include "nlohmann/json.hpp"
+#include "tests/clients/process.h"
+#include "tests/clients/sample_calibration.h"
+
+namespace ratequant::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+using Json = nlohmann::json;
+
+constexpr int kGroups = 6 * 2 * 2;
+
+// An allocator that lives as long as this, on a port of its own.
+class Allocator {
+ public:
+  explicit Allocator(const std::filesystem::path& folder)
+      : process_({Program("ratequant-allocator"), "--address", "127.0.0.1:0",
+                  "--data-dir", folder / "data", "--port-file",
+                  folder / "port"}) {
+    absl::Time deadline = absl::Now() + absl::Seconds(30);
+    while (!std::filesystem::exists(folder / "port") &&
+           absl::Now() < deadline) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+    int port = 0;
+    std::ifstream(folder / "port") >> port;
+    endpoint_ = absl::StrCat("127.0.0.1:", port);
+  }
+
+  const std::string& endpoint() const { return endpoint_; }
+
+  ProcessResult Stop() {
+    process_.Signal(SIGTERM);
+    return process_.Wait();
+  }
+
+ private:
+  Process process_;
+  std::string endpoint_;
+};
+
+class AllocatorTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = std::filesystem::temp_directory_path() /
+              absl::StrCat("ratequant-cli-allocator-", getpid());
+    std::filesystem::create_directories(folder_);
+    allocator_ = std::make_unique<Allocator>(folder_);
+    client::Client client(client::ConnectionOptions{
+        .allocator_endpoint = allocator_->endpoint()});
+    older_ = Store(client, "org/small", SampleCalibration({"kivi"}, 6, 2));
+    newest_ =
+        Store(client, "org/small", SampleCalibration({"kivi", "turboquant"}));
+    Store(client, "other", SampleCalibration({"quarot"}, 3));
+  }
+
+  static void TearDownTestSuite() {
+    EXPECT_EQ(allocator_->Stop().exit_code, 0);
+    allocator_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+
+  static std::string Store(client::Client& client, const std::string& model,
+                           const v1::Calibration& calibration) {
+    auto stored = client.CreateCalibration(model, calibration);
+    EXPECT_TRUE(stored.ok()) << stored.status();
+    return stored.ok() ? client::ResourceId(stored->name()) : "";
+  }
+
+  static ProcessResult Run(const std::string& command,
+                           ProcessOptions options = {}) {
+    options.environment["RATEQUANT_ENDPOINT"] = allocator_->endpoint();
+    return RunRateQuant(absl::StrSplit(command, ' ', absl::SkipEmpty()),
+                        options);
+  }
+
+  static Json RunJson(const std::string& command) {
+    ProcessResult result = Run(command + " --json");
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(result.err, "");
+    return Json::parse(result.out, nullptr, /*allow_exceptions=*/false);
+  }
+
+  inline static std::filesystem::path folder_;
+  inline static std::unique_ptr<Allocator> allocator_;
+  inline static std::string older_;
+  inline static std::string newest_;
+};
+
+TEST_F(AllocatorTest, ModelsAreListedInATable) {
+  ProcessResult result = Run("models");
+  EXPECT_EQ(result.exit_code, 0);
+  std::vector<std::string> lines = absl::StrSplit(result.out, '\n');
+  ASSERT_EQ(lines.size(), 4u) << result.out;
+  EXPECT_EQ(
+      lines[0],
+      "MODEL       LAYERS  KV HEADS  HEAD DIM  CALIBRATIONS  NEWEST (UTC)");
+  EXPECT_THAT(lines[1], StartsWith("org--small       6         2        64     "
+                                   "        2  20"));
+  EXPECT_THAT(lines[2], StartsWith("other            3         2        64     "
+                                   "        1  20"));
+}
+
+TEST_F(AllocatorTest, ModelsAsJsonHaveTheFieldNamesOfTheApi) {
+  Json json = RunJson("models list");
+  ASSERT_EQ(json["models"].size(), 2u);
+  EXPECT_EQ(json["models"][0]["name"], "models/org--small");
+  EXPECT_EQ(json["models"][0]["geometry"]["kv_heads"], 2);
+  EXPECT_EQ(json["models"][0]["latest_calibration"],
+            "models/org--small/calibrations/" + newest_);
+  EXPECT_EQ(RunJson("models get org/small"), json["models"][0]);
+}
+
+TEST_F(AllocatorTest, OneModelIsShown) {
+  ProcessResult result = Run("models get org/small");
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out,
+              StartsWith("model         org--small\n"
+                         "shape         6 layers, 2 KV heads, 6 query heads, "
+                         "head_dim 64; 24 groups\n"
+                         "calibrations  2\n"
+                         "newest        " +
+                         newest_ + "\n"));
+}
+
+TEST_F(AllocatorTest, CalibrationsAreListedForOneModelOrAll) {
+  ProcessResult one = Run("calibrations list --model org/small");
+  EXPECT_EQ(one.exit_code, 0);
+  std::vector<std::string> lines = absl::StrSplit(one.out, '\n');
+  ASSERT_EQ(lines.size(), 4u) << one.out;
+  EXPECT_THAT(lines[1], StartsWith("org--small  " + newest_.substr(0, 12)));
+  EXPECT_THAT(lines[1], HasSubstr("8,192      4  kivi turboquant"));
+  EXPECT_THAT(lines[2], StartsWith("org--small  " + older_.substr(0, 12)));
+  ProcessResult all = Run("calibrations list");
+  EXPECT_THAT(all.out, HasSubstr("\nother "));
+  EXPECT_EQ(RunJson("calibrations list")["calibrations"].size(), 3u);
+}
+
+TEST_F(AllocatorTest, ACalibrationIsShownByModelIdPrefixAndName) {
+  ProcessResult latest = Run("calibrations get --model org/small");
+  EXPECT_EQ(latest.exit_code, 0);
+  EXPECT_THAT(
+      latest.out,
+      AllOf(HasSubstr("calibration   " + newest_),
+            HasSubstr("16 sequences of 512 tokens, the first 4 left out as "
+                      "sinks; float32 on cpu\n"),
+            HasSubstr("QUANTIZER    1 bit"),
+            HasSubstr("turboquant  K     1.50  3.70"),
+            HasSubstr("warnings      made up for a test\n")));
+  for (const std::string& name :
+       {newest_ + " --model org/small",
+        newest_.substr(0, 6) + " --model org/small",
+        "models/org--small/calibrations/" + newest_}) {
+    EXPECT_EQ(Run("calibrations get " + name).out, latest.out) << name;
+  }
+  EXPECT_THAT(Run("calibrations get " + older_ + " --model org/small").out,
+              Not(HasSubstr("turboquant")));
+}
+
+TEST_F(AllocatorTest, ACalibrationAsJsonIsAllThatIsStored) {
+  Json json = RunJson("calibrations get --model org/small");
+  EXPECT_EQ(json["groups"].size(), kGroups);
+  ASSERT_EQ(json["tables"].size(), 2u);
+  for (const Json& table : json["tables"]) {
+    for (const char* array : {"mse", "c1", "c2"}) {
+      EXPECT_EQ(table[array].size(), kGroups * table["widths"].size());
+    }
+    EXPECT_EQ(table["group_fits"].size(), kGroups);
+  }
+  v1::Calibration sample = SampleCalibration({"kivi", "turboquant"});
+  EXPECT_EQ(json["tables"][1]["c2"][17], sample.tables(1).c2(17));
+  EXPECT_EQ(json["capture"]["sink_tokens"], 4);
+}
+
+TEST_F(AllocatorTest, ABitMapIsShownWithItsCostGainAndPicture) {
+  ProcessResult result = Run("bitmap get --model org/small --effective-bits 3");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(
+      result.out,
+      AllOf(
+          HasSubstr("calibration  " + newest_ + "\n"),
+          HasSubstr("budget       3.000 effective bits per element"),
+          HasSubstr("times smaller than fp16\n"),
+          HasSubstr("% less than uniform ("),
+          HasSubstr("policy       allocated, loss-projected"),
+          HasSubstr("cache        first 4 and newest 32 tokens in fp16; bytes "
+                    "counted at 4,096 tokens\n"),
+          HasSubstr("GROUPS  QUANTIZER"), HasSubstr("\n5  "),
+          HasSubstr("rows: layers; columns: KV heads 0-1;")));
+  EXPECT_THAT(result.out, Not(HasSubstr("\x1b")));
+  for (absl::string_view line : absl::StrSplit(result.out, '\n')) {
+    EXPECT_LE(line.size(), 100u) << line;
+  }
+}
+
+TEST_F(AllocatorTest, ABitMapAsJsonIsTheWholeMessage) {
+  Json json = RunJson("bitmap get --model org/small --effective-bits 3");
+  EXPECT_THAT(json["name"].get<std::string>(),
+              StartsWith("models/org--small/bitMaps/"));
+  EXPECT_EQ(json["width"].size(), kGroups);
+  EXPECT_EQ(json["quantizer_index"].size(), kGroups);
+  EXPECT_EQ(json["budget"]["effective_bits"], 3);
+  EXPECT_LE(json["effective_bits"], 3);
+  EXPECT_LT(json["objective_value"], json["uniform_objective_value"]);
+  EXPECT_EQ(json["policy"]["separate_key_value"], false);
+  // The same request answers with the same bytes, and a known id with none.
+  EXPECT_EQ(RunJson("bitmap get --model org/small --effective-bits 3"), json);
+  std::string id = client::ResourceId(json["name"].get<std::string>());
+  std::string known =
+      "bitmap get --model org/small --effective-bits 3 --known-etag " + id;
+  EXPECT_EQ(Run(known).out, "unchanged: " + id + "\n");
+  EXPECT_EQ(RunJson(known), (Json{{"unchanged", true}, {"etag", id}}));
+}
+
+TEST_F(AllocatorTest, EveryOptionReachesTheAllocator) {
+  Json json = RunJson(
+      "bitmap get --model org/small --code-bits 3 --quantizer kivi "
+      "--objective measured --strategy allocated --separate --min-width 2 "
+      "--max-width 5 --window 0 --context 1024 --continuous --calibration " +
+      older_.substr(0, 8));
+  EXPECT_EQ(json["calibration"], "models/org--small/calibrations/" + older_);
+  EXPECT_EQ(json["budget"]["code_bits"], 3);
+  ASSERT_EQ(json["quantizers"].size(), 1u);
+  EXPECT_EQ(json["quantizers"][0]["kind"], "KIVI");
+  EXPECT_EQ(json["policy"]["objective"], "MEASURED");
+  EXPECT_EQ(json["policy"]["separate_key_value"], true);
+  EXPECT_EQ(json["policy"]["min_width"], 2);
+  EXPECT_EQ(json["policy"]["max_width"], 5);
+  EXPECT_EQ(json["cache"]["window"], 0);
+  EXPECT_EQ(json["cache"]["context_tokens"], 1024);
+  EXPECT_EQ(json["continuous_width"].size(), kGroups);
+  for (int width : json["width"]) {
+    EXPECT_GE(width, 2);
+    EXPECT_LE(width, 5);
+  }
+}
+
+TEST_F(AllocatorTest, AWindowOfZeroIsNotTheDefaultWindow) {
+  std::string command =
+      "bitmap get --model org/small --code-bits 3 --quantizer kivi";
+  Json with = RunJson(command);
+  Json without = RunJson(command + " --window 0");
+  EXPECT_EQ(with["cache"]["window"], 32);
+  EXPECT_EQ(without["cache"]["window"], 0);
+  EXPECT_GT(with["bytes_per_token"], without["bytes_per_token"]);
+}
+
+TEST_F(AllocatorTest, EveryKindOfBudgetAnswers) {
+  Json bytes = RunJson("bitmap get --model org/small --bytes-per-token 600");
+  EXPECT_LE(bytes["bytes_per_token"], 600);
+  ProcessResult loss =
+      Run("bitmap get --model org/small --max-loss-increase 0.0005");
+  EXPECT_EQ(loss.exit_code, 0) << loss.err;
+  EXPECT_THAT(loss.out, HasSubstr("bytes than the uniform map within the same "
+                                  "loss ("));
+  Json uniform = RunJson(
+      "bitmap get --model org/small --code-bits 3 --quantizer kivi --strategy "
+      "uniform");
+  for (int width : uniform["width"]) EXPECT_EQ(width, 3);
+}
+
+TEST_F(AllocatorTest, TheCurveIsATableAndAPlot) {
+  ProcessResult result = Run("curve --model org/small --max-points 8");
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("EFFECTIVE BITS  CODE BITS  BYTES/TOKEN  LOSS "
+                              "INCREASE  UNIFORM"),
+                    HasSubstr("predicted loss increase, nats per token   * "
+                              "allocated   o best uniform\n"),
+                    HasSubstr("effective bits per element\n")));
+  for (absl::string_view line : absl::StrSplit(result.out, '\n')) {
+    EXPECT_LE(line.size(), 100u) << line;
+  }
+  EXPECT_EQ(RunJson("curve --model org/small --max-points 8")["points"].size(),
+            8u);
+  Json all = RunJson("curve --model org/small");
+  ASSERT_GT(all["points"].size(), 24u);
+  EXPECT_GT(all["points"].front()["objective_value"],
+            all["points"].back()["objective_value"]);
+}
+
+TEST_F(AllocatorTest, AColourTerminalGetsColoursUnlessNoColorIsSet) {
+  std::string command = "bitmap get --model org/small --effective-bits 3";
+  ProcessResult colour = Run(
+      command, {.environment = {{"TERM", "xterm-256color"}}, .terminal = true});
+  EXPECT_THAT(colour.out, HasSubstr("\x1b[38;5;"));
+  ProcessResult plain = Run(
+      command, {.environment = {{"TERM", "xterm-256color"}, {"NO_COLOR", "1"}},
+                .terminal = true});
+  EXPECT_THAT(plain.out, Not(HasSubstr("\x1b")));
+  ProcessResult dumb =
+      Run(command, {.environment = {{"TERM", "dumb"}}, .terminal = true});
+  EXPECT_THAT(dumb.out, Not(HasSubstr("\x1b")));
+}
+
+TEST_F(AllocatorTest, ADeletedCalibrationIsGone) {
+  client::Client client(
+      client::ConnectionOptions{.allocator_endpoint = allocator_->endpoint()});
+  std::string id =
+      Store(client, "doomed", SampleCalibration({"kivi", "quarot"}, 2, 5));
+  ProcessResult result =
+      Run("calibrations delete " + id.substr(0, 12) + " --model doomed");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.out, "deleted models/doomed/calibrations/" + id + "\n");
+  EXPECT_EQ(Run("models get doomed").exit_code, 3);
+  EXPECT_EQ(Run("calibrations delete " + id + " --model doomed").exit_code, 3);
+}
+
+struct ErrorCase {
+  const char* name;
+  const char* command;
+  int exit_code;
+  std::vector<const char*> said;
+};
+
+class AllocatorErrorTest : public AllocatorTest,
+                           public ::testing::WithParamInterface<ErrorCase> {};
+
+TEST_P(AllocatorErrorTest, SaysReasonAndNextStep) {
+  ProcessResult result = Run(GetParam().command);
+  EXPECT_EQ(result.exit_code, GetParam().exit_code);
+  EXPECT_EQ(result.out, "");
+  EXPECT_THAT(result.err, StartsWith("ratequant: "));
+  for (const char* text : GetParam().said) {
+    EXPECT_THAT(result.err, HasSubstr(text));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, AllocatorErrorTest,
+    ::testing::Values(
+        ErrorCase{"UnknownModel",
+                  "bitmap get --model nope --effective-bits 3",
+                  3,
+                  {"reason  MODEL_NOT_FOUND\n",
+                   "calibrated models: org--small, other"}},
+        ErrorCase{"UnknownCalibration",
+                  "calibrations get models/org--small/calibrations/"
+                  "0000000000000000000000000000000000000000000000000000000000"
+                  "000000",
+                  3,
+                  {"reason  CALIBRATION_NOT_FOUND\n", "calibrations: "}},
+        ErrorCase{"UnknownPrefix",
+                  "calibrations get 00000 --model org/small",
+                  3,
+                  {"no calibration whose id begins with '00000'"}},
+        ErrorCase{"QuantizerNotCalibrated",
+                  "bitmap get --model org/small --effective-bits 4 --quantizer "
+                  "quarot",
+                  1,
+                  {"reason  QUANTIZER_NOT_CALIBRATED\n",
+                   "calibrated: kivi, turboquant\n"}},
+        ErrorCase{"OtherParameters",
+                  "bitmap get --model org/small --effective-bits 4 --quantizer "
+                  "kivi:group_size=64",
+                  1,
+                  {"reason  QUANTIZER_NOT_CALIBRATED\n"}},
+        ErrorCase{"BudgetBelowMinimum",
+                  "bitmap get --model org/small --effective-bits 0.5",
+                  1,
+                  {"reason  BUDGET_BELOW_MINIMUM\n",
+                   "ratequant curve --model org/small"}},
+        ErrorCase{"BudgetAbove16",
+                  "bitmap get --model org/small --effective-bits 17",
+                  1,
+                  {"reason  BUDGET_ABOVE_MAXIMUM\n"}},
+        ErrorCase{"BudgetNotANumber",
+                  "bitmap get --model org/small --effective-bits nan",
+                  1,
+                  {"reason  BUDGET_INVALID\n"}},
+        ErrorCase{"BudgetNegative",
+                  "bitmap get --model org/small --effective-bits -1",
+                  1,
+                  {"reason  BUDGET_INVALID\n"}},
+        ErrorCase{"CodeBitsOfSeveralQuantizers",
+                  "bitmap get --model org/small --code-bits 3",
+                  1,
+                  {"reason  BUDGET_NEEDS_ONE_QUANTIZER\n", "--effective-bits"}},
+        ErrorCase{"PaperOfSeveralQuantizers",
+                  "bitmap get --model org/small --effective-bits 3 --objective "
+                  "paper",
+                  1,
+                  {"reason  OBJECTIVE_NEEDS_ONE_QUANTIZER\n"}},
+        ErrorCase{"OtherSinks",
+                  "bitmap get --model org/small --effective-bits 3 --sinks 0",
+                  1,
+                  {"reason  CALIBRATION_MISMATCH\n", "leave --sinks out"}},
+        ErrorCase{"WidthTooLarge",
+                  "bitmap get --model org/small --effective-bits 3 --max-width "
+                  "9",
+                  1,
+                  {"reason  UNSUPPORTED_WIDTH\n"}},
+        ErrorCase{"BadModelId",
+                  "models get bad%name",
+                  1,
+                  {"reason  INVALID_NAME\n"}}),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace ratequant::testing

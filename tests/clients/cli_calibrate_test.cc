@@ -86,7 +86,8 @@ TEST_F(CalibrateCommandTest, PlainOutputHasALineForEachStepAndTheResult) {
             "fitting curves, 1 min 10 s\n"
             "publishing, 1 min 14 s\n");
   EXPECT_EQ(result.out,
-            "calibration  models/tiny/calibrations/abc\n"
+            "model        tiny\n"
+            "calibration  abc\n"
             "tokens       8,192\n"
             "time         1 min 15 s, of which 31 s measuring quantizers\n"
             "warnings     K of layer 3 fits badly\n"
@@ -103,7 +104,7 @@ TEST_F(CalibrateCommandTest, ATerminalShowsABarThatIsTakenDownAtTheEnd) {
               HasSubstr("\rcapturing  ████████████████▉░░░░░░░░░░░░░"
                         "   56%  4,608/8,192 tokens  410 tokens/s  "
                         "9 s left\x1b[K"));
-  EXPECT_THAT(result.out, HasSubstr("\r\x1b[K\x1b[2mcalibration"));
+  EXPECT_THAT(result.out, HasSubstr("\r\x1b[K\x1b[2mmodel"));
 }
 
 TEST_F(CalibrateCommandTest, NoColorOnATerminalLeavesColoursOut) {

@@ -25,6 +25,7 @@ TEST(FormatTest, SignificantDigitsStayAfterRounding) {
   EXPECT_EQ(FormatSignificant(0.99996, 3), "1.00");
   EXPECT_EQ(FormatSignificant(46080, 3), "46080");
   EXPECT_EQ(FormatSignificant(-2.5, 2), "-2.5");
+  EXPECT_EQ(FormatSignificant(4.17e-4, 3), "0.000417");
   EXPECT_EQ(FormatSignificant(1.234e-5, 3), "1.23e-05");
   EXPECT_EQ(FormatSignificant(1.5e6, 2), "1.5e+06");
   EXPECT_EQ(FormatSignificant(std::numeric_limits<double>::infinity(), 3),

@@ -154,8 +154,9 @@ TEST(BitMapViewTest, SummaryCountsAndPicture) {
   auto text = RenderBitMap(WholeMap(), {});
   ASSERT_TRUE(text.ok()) << text.status();
   EXPECT_EQ(*text,
-            "bit map      models/m/bitMaps/abc\n"
-            "calibration  models/m/calibrations/def\n"
+            "model        m\n"
+            "bit map      abc\n"
+            "calibration  def\n"
             "budget       3.000 effective bits per element (0.0021 left)\n"
             "cost         2.500 code bits, 2.998 effective bits per element\n"
             "             96 bytes per token, 5.34 times smaller than fp16\n"
@@ -190,6 +191,32 @@ TEST(BitMapViewTest, OtherObjectivesAreNotCalledLoss) {
   EXPECT_THAT(*text, HasSubstr("predicted    objective 'paper' 0.0200\n"
                                "             no uniform map fits; 25% more "
                                "than k-ceil-v-floor (0.0160)\n"));
+}
+
+TEST(BitMapViewTest, UnderABudgetOfLossUniformIsComparedByCost) {
+  v1::BitMap map = WholeMap();
+  map.mutable_budget()->set_max_loss_increase(0.0101);
+  auto text = RenderBitMap(map, {}, 127.9);
+  ASSERT_TRUE(text.ok());
+  EXPECT_THAT(*text, HasSubstr("budget       loss increase of at most 0.0101 "
+                               "nats per token (0.0021 left)\n"));
+  EXPECT_THAT(*text,
+              HasSubstr("predicted    loss +0.0100 nats per token\n"
+                        "             25% less bytes than the uniform map "
+                        "within the same loss (128)\n"));
+  EXPECT_THAT(*RenderBitMap(map, {}),
+              HasSubstr("predicted    loss +0.0100 nats per token\n"
+                        "policy "));
+}
+
+TEST(BitMapViewTest, TokensKeptInFp16AreSaidWhereThereAreAny) {
+  v1::BitMap map = WholeMap();
+  map.mutable_cache()->set_sink_tokens(0);
+  EXPECT_THAT(*RenderBitMap(map, {}),
+              HasSubstr("cache        newest 32 tokens in fp16;"));
+  map.mutable_cache()->set_window(0);
+  EXPECT_THAT(*RenderBitMap(map, {}),
+              HasSubstr("cache        no tokens in fp16;"));
 }
 
 TEST(BitMapViewTest, AMapThatDoesNotFitItsShapeIsRefused) {
@@ -252,7 +279,8 @@ TEST(CurveViewTest, TablePlotAndBudgetsWithoutAUniformMap) {
   EXPECT_THAT(
       text,
       HasSubstr(
-          "calibration  models/m/calibrations/abc\n"
+          "model        m\n"
+          "calibration  abc\n"
           "\n"
           "EFFECTIVE BITS  CODE BITS  BYTES/TOKEN  LOSS INCREASE  UNIFORM  "
           "AGAINST UNIFORM\n"
