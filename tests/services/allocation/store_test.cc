@@ -298,8 +298,8 @@ TEST_F(RocksDbStoreTest, AFullDiskLosesNothingThatWasAcknowledged) {
   absl::Status after;
   const auto deadline = std::chrono::steady_clock::now() + 30s;
   do {
-    after = store->Write({{Table::kCalibrations, "new", "3"}},
-                         Durability::kSynced);
+    after =
+        store->Write({{Table::kCalibrations, "new", "3"}}, Durability::kSynced);
     if (!after.ok()) std::this_thread::sleep_for(20ms);
   } while (!after.ok() && std::chrono::steady_clock::now() < deadline);
   EXPECT_TRUE(after.ok()) << after;

@@ -1,0 +1,250 @@
+#include <sys/mount.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "gmock/gmock.h"
+#include "grpcpp/create_channel.h"
+#include "gtest/gtest.h"
+#include "ratequant/v1/allocation_service.grpc.pb.h"
+#include "services/common/status.h"
+#include "tests/services/allocation/allocator_process.h"
+#include "tests/services/allocation/calibration_generator.h"
+#include "tests/services/allocation/temp_dir.h"
+
+namespace ratequant::allocation {
+namespace {
+
+using namespace std::chrono_literals;  // NOLINT
+using ::ratequant::testing::AllocatorProcess;
+using ::ratequant::testing::CalibrationSpec;
+using ::ratequant::testing::MakeCalibration;
+using ::ratequant::testing::TempDir;
+using ::testing::HasSubstr;
+
+// The real program, from outside.
+class ProcessTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<AllocatorProcess> Run(
+      const std::vector<std::string>& arguments) {
+    return std::make_unique<AllocatorProcess>(
+        arguments, folder_.File("log" + std::to_string(++logs_)));
+  }
+
+  // Starts one that is meant to work.
+  void Start(const std::string& data) {
+    std::filesystem::remove(folder_.File("port"));
+    process_ = Run({"--data-dir", data, "--address", "127.0.0.1:0",
+                    "--port-file", folder_.File("port")});
+    address_ = process_->WaitForAddress(folder_.File("port"));
+    ASSERT_FALSE(address_.empty()) << process_->Log();
+    auto channel =
+        grpc::CreateChannel(address_, grpc::InsecureChannelCredentials());
+    registry_ = v1::RegistryService::NewStub(channel);
+    allocation_ = v1::AllocationService::NewStub(channel);
+  }
+
+  absl::StatusOr<v1::Calibration> Create(const CalibrationSpec& spec) {
+    v1::CreateCalibrationRequest request;
+    request.set_parent("models/m");
+    *request.mutable_calibration() = MakeCalibration(spec);
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + 60s);
+    v1::Calibration response;
+    const grpc::Status status =
+        registry_->CreateCalibration(&context, request, &response);
+    if (!status.ok()) return FromGrpcStatus(status);
+    return response;
+  }
+
+  absl::StatusOr<v1::Calibration> Get(const std::string& name) {
+    v1::GetCalibrationRequest request;
+    request.set_name(name);
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + 60s);
+    v1::Calibration response;
+    const grpc::Status status =
+        registry_->GetCalibration(&context, request, &response);
+    if (!status.ok()) return FromGrpcStatus(status);
+    return response;
+  }
+
+  TempDir folder_;
+  int logs_ = 0;
+  std::unique_ptr<AllocatorProcess> process_;
+  std::string address_;
+  std::unique_ptr<v1::RegistryService::StubInterface> registry_;
+  std::unique_ptr<v1::AllocationService::StubInterface> allocation_;
+};
+
+TEST_F(ProcessTest, SigtermAndSigintStopItCleanly) {
+  for (int signal : {SIGTERM, SIGINT}) {
+    Start(folder_.File("data"));
+    process_->Signal(signal);
+    EXPECT_EQ(process_->Wait(), 0) << process_->Log();
+    EXPECT_THAT(process_->Log(), HasSubstr("stopped"));
+    EXPECT_FALSE(std::filesystem::exists(folder_.File("port")));
+  }
+}
+
+TEST_F(ProcessTest, ACallInFlightFinishesBeforeItStops) {
+  Start(folder_.File("data"));
+  std::thread caller;
+  absl::StatusOr<v1::Calibration> created = absl::UnknownError("not called");
+  // A large one: parsing, checking, hashing and syncing take a while.
+  caller = std::thread([&] {
+    created = Create({.layers = 60, .kv_heads = 16, .head_dim = 128});
+  });
+  // Once it is there, the call is answered or on its way.
+  for (int i = 0; i < 3000 && !Get("models/m/calibrations/latest").ok(); ++i) {
+    std::this_thread::sleep_for(2ms);
+  }
+  process_->Signal(SIGTERM);
+  caller.join();
+  EXPECT_TRUE(created.ok()) << created.status();
+  EXPECT_EQ(process_->Wait(), 0);
+}
+
+TEST_F(ProcessTest, WhatWasAcknowledgedSurvivesSigkill) {
+  Start(folder_.File("data"));
+  std::vector<v1::Calibration> acknowledged;
+  for (uint32_t seed = 1; seed <= 5; ++seed) {
+    const auto created = Create({.seed = seed});
+    ASSERT_TRUE(created.ok()) << created.status();
+    acknowledged.push_back(*created);
+  }
+  process_->Signal(SIGKILL);
+  EXPECT_EQ(process_->Wait(), 128 + SIGKILL);
+  Start(folder_.File("data"));
+  for (const v1::Calibration& calibration : acknowledged) {
+    const auto got = Get(calibration.name());
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(got->SerializeAsString(), calibration.SerializeAsString());
+  }
+}
+
+TEST_F(ProcessTest, ASecondProcessOnTheSameDataFolderIsRefused) {
+  Start(folder_.File("data"));
+  auto second =
+      Run({"--data-dir", folder_.File("data"), "--address", "127.0.0.1:0"});
+  EXPECT_EQ(second->Wait(), 4);
+  EXPECT_THAT(second->Log(), HasSubstr("another process has it open"));
+  EXPECT_THAT(second->Log(), HasSubstr(folder_.File("data")));
+  // The first one isn't bothered.
+  EXPECT_TRUE(Create({}).ok());
+}
+
+TEST_F(ProcessTest, APortInUseIsRefused) {
+  Start(folder_.File("data"));
+  auto second =
+      Run({"--data-dir", folder_.File("other"), "--address", address_});
+  EXPECT_EQ(second->Wait(), 3);
+  EXPECT_THAT(second->Log(), HasSubstr(address_));
+  EXPECT_THAT(second->Log(), HasSubstr("already in use"));
+}
+
+TEST_F(ProcessTest, ADataFolderThatCannotBeUsedIsRefused) {
+  std::ofstream(folder_.File("file")) << "x";
+  auto process =
+      Run({"--data-dir", folder_.File("file"), "--address", "127.0.0.1:0"});
+  EXPECT_EQ(process->Wait(), 4);
+  EXPECT_THAT(process->Log(), HasSubstr(folder_.File("file")));
+}
+
+TEST_F(ProcessTest, WrongFlagsAreNamed) {
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{}, "--data-dir is required"},
+      {{"--data-dir", folder_.File("d"), "--colour"}, "--colour"},
+      {{"--data-dir", folder_.File("d"), "--log-level", "loud"}, "loud"},
+      {{"--data-dir", folder_.File("d"), "--address", "somewhere"},
+       "somewhere"},
+      {{"--data-dir", folder_.File("d"), "--address", "0.0.0.0:0"},
+       "--insecure"}};
+  for (const auto& [arguments, text] : cases) {
+    auto process = Run(arguments);
+    EXPECT_EQ(process->Wait(), 2) << process->Log();
+    EXPECT_THAT(process->Log(), HasSubstr(text));
+  }
+}
+
+TEST_F(ProcessTest, HelpShowsFlagsExamplesAndExitCodes) {
+  auto process = Run({"--help"});
+  EXPECT_EQ(process->Wait(), 0);
+  for (const char* text :
+       {"--address", "--data-dir", "--port-file", "--insecure", "--log-level",
+        "Examples:", "Exit codes:"}) {
+    EXPECT_THAT(process->Log(), HasSubstr(text));
+  }
+}
+
+// A real file system without room, where this may be mounted.
+class SmallDisk {
+ public:
+  explicit SmallDisk(const std::string& path) : path_(path) {
+    std::filesystem::create_directory(path);
+    mounted_ = mount("tmpfs", path.c_str(), "tmpfs", 0, "size=24m") == 0;
+    if (!mounted_) error_ = std::strerror(errno);
+  }
+  ~SmallDisk() {
+    if (mounted_) umount2(path_.c_str(), MNT_DETACH);
+  }
+  bool mounted() const { return mounted_; }
+  const std::string& error() const { return error_; }
+
+ private:
+  const std::string path_;
+  bool mounted_ = false;
+  std::string error_;
+};
+
+TEST_F(ProcessTest, AFullDiskIsSaidAndLosesNothing) {
+  SmallDisk disk(folder_.File("disk"));
+  if (!disk.mounted()) {
+    GTEST_SKIP() << "can't mount a small tmpfs here: " << disk.error();
+  }
+  Start(folder_.File("disk/data"));
+  std::vector<v1::Calibration> acknowledged;
+  absl::Status full = absl::OkStatus();
+  for (uint32_t seed = 1; full.ok() && seed < 200; ++seed) {
+    const auto created = Create({.layers = 30, .kv_heads = 8, .seed = seed});
+    if (created.ok()) {
+      acknowledged.push_back(*created);
+    } else {
+      full = created.status();
+    }
+  }
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted) << full;
+  EXPECT_EQ(ErrorReason(full), "STORE_FULL");
+  ASSERT_FALSE(acknowledged.empty());
+  const auto expect_all = [&] {
+    for (const v1::Calibration& calibration : acknowledged) {
+      const auto got = Get(calibration.name());
+      ASSERT_TRUE(got.ok()) << got.status();
+      ASSERT_EQ(got->SerializeAsString(), calibration.SerializeAsString());
+    }
+  };
+  expect_all();
+  // A crash on the full disk; then somebody makes room.
+  process_->Signal(SIGKILL);
+  process_->Wait();
+  ASSERT_EQ(mount("tmpfs", folder_.File("disk").c_str(), "tmpfs", MS_REMOUNT,
+                  "size=200m"),
+            0);
+  Start(folder_.File("disk/data"));
+  expect_all();
+  EXPECT_TRUE(Create({.seed = 1000}).ok());
+  process_->Signal(SIGTERM);
+  EXPECT_EQ(process_->Wait(), 0);
+}
+
+}  // namespace
+}  // namespace ratequant::allocation
