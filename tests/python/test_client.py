@@ -1,0 +1,330 @@
+"""The client's side of the API: requests, answers, errors, retries, cancelling.
+
+A real gRPC server with scripted answers shows what no healthy service does on
+demand; test_services.py talks to the real services.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent import futures
+
+import grpc
+import pytest
+from google.protobuf import any_pb2, empty_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from ratequant.client import Client
+from ratequant.errors import RateQuantError
+from ratequant.retry import RetryPolicy
+from ratequant.v1 import (
+    allocation_service_pb2 as allocation,
+    allocation_service_pb2_grpc as allocation_grpc,
+    bit_map_pb2,
+    calibration_pb2,
+    calibration_service_pb2 as worker,
+    calibration_service_pb2_grpc as worker_grpc,
+    model_pb2,
+)
+
+Phase = worker.CalibrateProgress
+
+
+class ScriptedServer(
+    allocation_grpc.RegistryServiceServicer,
+    allocation_grpc.AllocationServiceServicer,
+    worker_grpc.CalibrationServiceServicer,
+):
+    """Answers each call with the next scripted reply: a message, an exception
+    to abort with, or a function of the context."""
+
+    def __init__(self):
+        self.requests = []
+        self.replies = []
+
+    def _answer(self, request, context):
+        self.requests.append(request)
+        reply = self.replies.pop(0)
+        if isinstance(reply, grpc.StatusCode):
+            context.abort(reply, "scripted")
+        if isinstance(reply, status_pb2.Status):
+            context.abort_with_status(rpc_status.to_status(reply))
+        return reply(context) if callable(reply) else reply
+
+    GetModel = ListModels = GetCalibration = ListCalibrations = _answer
+    CreateCalibration = DeleteCalibration = GetBitMap = GetRateDistortionCurve = _answer
+
+    def CalibrateModel(self, request, context):
+        self.requests.append(request)
+        yield from self.replies.pop(0)(context)
+
+
+@pytest.fixture
+def server():
+    scripted = ScriptedServer()
+    running = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    allocation_grpc.add_RegistryServiceServicer_to_server(scripted, running)
+    allocation_grpc.add_AllocationServiceServicer_to_server(scripted, running)
+    worker_grpc.add_CalibrationServiceServicer_to_server(scripted, running)
+    scripted.endpoint = f"127.0.0.1:{running.add_insecure_port('127.0.0.1:0')}"
+    running.start()
+    yield scripted
+    running.stop(grace=None).wait()
+
+
+class Sleeper:
+    """Records pauses and moves its own clock instead of waiting."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.pauses = []
+
+    def sleep(self, seconds):
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def policy(self, **values):
+        # The longest pause of each step, so that pauses can be compared.
+        return RetryPolicy(sleep=self.sleep, clock=lambda: self.now, uniform=lambda low, high: high, **values)
+
+
+@pytest.fixture
+def sleeper():
+    return Sleeper()
+
+
+@pytest.fixture
+def client(server, sleeper):
+    with Client(server.endpoint, server.endpoint, timeout=20, retry=sleeper.policy()) as client:
+        yield client
+
+
+def refusal(code=code_pb2.NOT_FOUND, reason="MODEL_NOT_FOUND", violations=()) -> status_pb2.Status:
+    """A status as the services send it."""
+    status = status_pb2.Status(code=code, message="no model 'x'")
+    details = [error_details_pb2.ErrorInfo(reason=reason, domain="ratequant", metadata={"model": "x"})]
+    if violations:
+        bad_request = error_details_pb2.BadRequest()
+        for field, description in violations:
+            bad_request.field_violations.add(field=field, description=description)
+        details.append(bad_request)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def test_a_refusal_carries_code_reason_message_and_metadata(server, client):
+    server.replies = [refusal()]
+    with pytest.raises(RateQuantError) as caught:
+        client.get_model("x")
+    error = caught.value
+    assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+    assert error.message == "no model 'x'"
+    assert error.metadata == {"model": "x"}
+    assert str(error) == "NOT_FOUND MODEL_NOT_FOUND: no model 'x'"
+
+
+def test_a_refusal_names_the_fields_that_are_wrong(server, client):
+    server.replies = [refusal(code_pb2.INVALID_ARGUMENT, "BUDGET_INVALID", [("budget.code_bits", "17 is above 16")])]
+    with pytest.raises(RateQuantError, match="budget.code_bits: 17 is above 16") as caught:
+        client.get_bit_map("x", code_bits=17)
+    assert caught.value.violations == [("budget.code_bits", "17 is above 16")]
+
+
+def test_reads_are_retried_with_growing_pauses_until_they_succeed(server, client, sleeper):
+    server.replies = [grpc.StatusCode.UNAVAILABLE] * 3 + [model_pb2.Model(name="models/x")]
+    assert client.get_model("x").name == "models/x"
+    assert sleeper.pauses == [0.1, 0.2, 0.4]
+
+
+def test_retries_end_after_the_last_attempt(server, sleeper):
+    server.replies = [grpc.StatusCode.UNAVAILABLE] * 9
+    with Client(server.endpoint, retry=sleeper.policy(attempts=3)) as client:
+        with pytest.raises(RateQuantError) as caught:
+            client.get_model("x")
+    assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+    assert server.endpoint in caught.value.message
+    assert len(server.requests) == 3
+
+
+def test_retries_end_at_the_deadline(server, sleeper):
+    server.replies = [grpc.StatusCode.UNAVAILABLE] * 99
+    with Client(server.endpoint, timeout=5, retry=sleeper.policy(attempts=99)) as client:
+        with pytest.raises(RateQuantError):
+            client.get_model("x")
+    assert 3 < sleeper.now < 5
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED])
+def test_other_errors_are_final(server, client, code):
+    server.replies = [code]
+    with pytest.raises(RateQuantError) as caught:
+        client.get_model("x")
+    assert caught.value.code == code
+    assert len(server.requests) == 1
+
+
+def test_changes_are_made_once(server, client):
+    server.replies = [grpc.StatusCode.UNAVAILABLE] * 2
+    with pytest.raises(RateQuantError):
+        client.create_calibration("x", calibration_pb2.Calibration())
+    with pytest.raises(RateQuantError):
+        client.delete_calibration("x", "abc")
+    assert len(server.requests) == 2
+
+
+def test_a_call_ends_at_its_deadline(server):
+    released = threading.Event()
+    server.replies = [lambda context: released.wait(30) and model_pb2.Model()]
+    with Client(server.endpoint, timeout=0.2) as client:
+        with pytest.raises(RateQuantError) as caught:
+            client.get_model("x")
+    released.set()
+    assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_nobody_listening_is_an_error_that_names_the_endpoint():
+    with Client("127.0.0.1:1", retry=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(RateQuantError, match="127.0.0.1:1") as caught:
+            client.get_model("x")
+    assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+    assert caught.value.reason == ""
+
+
+def test_lists_follow_pages_to_the_end(server, client):
+    server.replies = [
+        allocation.ListModelsResponse(models=[model_pb2.Model(name="models/a")], next_page_token="t"),
+        allocation.ListModelsResponse(models=[model_pb2.Model(name="models/b")]),
+        allocation.ListCalibrationsResponse(calibrations=[calibration_pb2.Calibration(name="c")], next_page_token="u"),
+        allocation.ListCalibrationsResponse(),
+    ]
+    assert [model.name for model in client.list_models()] == ["models/a", "models/b"]
+    assert [calibration.name for calibration in client.list_calibrations("a")] == ["c"]
+    assert [request.page_token for request in server.requests] == ["", "t", "", "u"]
+
+
+def test_a_query_says_everything_it_was_given(server, client):
+    server.replies = [allocation.GetBitMapResponse(bit_map=bit_map_pb2.BitMap(name="m"), etag="m")]
+    answer = client.get_bit_map(
+        "Qwen/Qwen3-8B", effective_bits=2.5, quantizers=["kivi:group_size=64", "rtn"], objective="measured",
+        strategy="layer-wise", separate_key_value=True, min_width=2, max_width=6, include_continuous=True,
+        calibration="abc", sink_tokens=0, window=0, context_tokens=1024, known_etag="old",
+    )  # fmt: skip
+    assert answer.name == "m"
+    (request,) = server.requests
+    assert request.model == "models/Qwen--Qwen3-8B"
+    assert request.calibration == "models/Qwen--Qwen3-8B/calibrations/abc"
+    assert [quantizer.group_size for quantizer in request.quantizers] == [64, 0]
+    assert request.budget == bit_map_pb2.Budget(effective_bits=2.5)
+    assert request.policy == bit_map_pb2.Policy(
+        objective=bit_map_pb2.Policy.MEASURED, strategy=bit_map_pb2.Policy.LAYER_WISE, separate_key_value=True,
+        min_width=2, max_width=6, include_continuous=True,
+    )  # fmt: skip
+    # Zero sinks and no window are said, not left out.
+    assert request.cache.HasField("sink_tokens") and request.cache.HasField("window")
+    assert request.cache.context_tokens == 1024
+    assert request.known_etag == "old"
+
+
+def test_what_is_not_given_is_left_to_the_service(server, client):
+    server.replies = [allocation.GetBitMapResponse(bit_map=bit_map_pb2.BitMap())]
+    client.get_bit_map("x", max_loss_increase=0.01)
+    (request,) = server.requests
+    assert request.budget == bit_map_pb2.Budget(max_loss_increase=0.01)
+    assert not request.cache.HasField("sink_tokens") and not request.cache.HasField("window")
+    assert not request.quantizers and not request.calibration
+
+
+def test_an_unchanged_map_is_none(server, client):
+    server.replies = [allocation.GetBitMapResponse(unchanged=True, etag="m")]
+    assert client.get_bit_map("x", code_bits=3, known_etag="m") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, "exactly one of"),
+        ({"code_bits": 2, "effective_bits": 3}, "code_bits"),
+        ({"code_bits": 2, "objective": "best"}, "loss-projected, measured, paper"),
+        ({"code_bits": 2, "strategy": "best"}, "allocated, uniform"),
+        ({"code_bits": 2, "quantizers": ["gptq"]}, "gptq"),
+    ],
+)
+def test_arguments_that_cannot_be_right_make_no_call(server, client, arguments, named):
+    with pytest.raises(ValueError, match=named):
+        client.get_bit_map("x", **arguments)
+    assert not server.requests
+
+
+def test_deleting_and_curves(server, client):
+    server.replies = [empty_pb2.Empty(), allocation.RateDistortionCurve(calibration="c")]
+    client.delete_calibration("x", "abc")
+    assert client.get_rate_distortion_curve("x", max_points=7, sink_tokens=4).calibration == "c"
+    assert server.requests[0].name == "models/x/calibrations/abc"
+    assert server.requests[1].max_points == 7
+
+
+def test_progress_is_told_in_python_types(server, client):
+    def progress(context):
+        running = Phase(phase=Phase.CAPTURING, tokens_done=512, tokens_total=1024)
+        running.elapsed.FromMilliseconds(1500)
+        running.remaining.FromSeconds(2)
+        yield running
+        yield Phase(phase=Phase.DONE, calibration="c", published=True, warnings=["w"])
+
+    server.replies = [progress]
+    first, last = client.calibrate_model("x", "dir", "text", quantizers=["kivi"], sink_tokens=0)
+    assert (first.phase, first.tokens_done, first.tokens_total) == ("CAPTURING", 512, 1024)
+    assert (first.elapsed, first.remaining) == (1.5, 2.0)
+    assert (last.phase, last.calibration, last.published, last.warnings) == ("DONE", "c", True, ("w",))
+    assert last.remaining is None
+    options = server.requests[0].options
+    assert options.HasField("sink_tokens") and options.sink_tokens == 0
+
+
+def test_an_error_in_the_middle_of_a_calibration_is_raised(server, client):
+    def progress(context):
+        yield Phase(phase=Phase.LOADING)
+        context.abort_with_status(rpc_status.to_status(refusal(code_pb2.ABORTED, "ENGINE_CRASHED")))
+
+    server.replies = [progress]
+    calls = client.calibrate_model("x", "dir", "text")
+    assert next(calls).phase == "LOADING"
+    with pytest.raises(RateQuantError) as caught:
+        next(calls)
+    assert caught.value.reason == "ENGINE_CRASHED"
+
+
+def test_leaving_a_calibration_cancels_it(server, client):
+    cancelled = threading.Event()
+
+    def progress(context):
+        context.add_callback(cancelled.set)
+        yield Phase(phase=Phase.LOADING)
+        cancelled.wait(30)
+
+    server.replies = [progress]
+    calls = client.calibrate_model("x", "dir", "text")
+    next(calls)
+    calls.close()
+    assert cancelled.wait(10)
+
+
+def test_endpoints_come_from_the_environment(server, monkeypatch):
+    monkeypatch.setenv("RATEQUANT_ENDPOINT", server.endpoint)
+    server.replies = [model_pb2.Model(name="models/x")]
+    with Client() as client:
+        assert client.get_model("x").name == "models/x"
+
+
+def test_a_missing_endpoint_is_named(monkeypatch):
+    monkeypatch.delenv("RATEQUANT_ENDPOINT", raising=False)
+    monkeypatch.delenv("RATEQUANT_WORKER_ENDPOINT", raising=False)
+    with Client() as client:
+        with pytest.raises(ValueError, match="RATEQUANT_ENDPOINT"):
+            client.get_model("x")
+        with pytest.raises(ValueError, match="RATEQUANT_WORKER_ENDPOINT"):
+            client.calibrate_model("x", "dir", "text")
