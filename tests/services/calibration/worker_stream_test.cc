@@ -1,11 +1,5 @@
 // CalibrateStream against a real worker.
 
-#include <signal.h>
-#include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <chrono>
 #include <filesystem>
 #include <limits>
 #include <string>
@@ -14,7 +8,7 @@
 
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
-#include "services/calibration/spawn.h"
+#include "services/calibration/engine_process.h"
 #include "services/common/status.h"
 #include "tests/services/calibration/file_size_limit.h"
 #include "tests/services/calibration/process_state.h"
@@ -126,43 +120,29 @@ TEST_F(WorkerStreamTest, SaysThatTheSpoolIsFullWhenTheAllocatorIsDown) {
   EXPECT_FALSE(result.done().published());
 }
 
-// Not a test: the client that VanishedClients starts and kills.
-TEST(VanishingClient, DISABLED_Hold) {
-  const char* address = getenv("RATEQUANT_TEST_WORKER");
-  ASSERT_NE(address, nullptr);
-  auto stub = ConnectTo(address);
-  grpc::ClientContext context;
-  auto stream = stub->CalibrateStream(&context);
-  stream->Write(TestCapture().Chunks("models/tiny", 5000)[0]);
-  Progress progress;
-  while (stream->Read(&progress)) {
-  }
-}
-
 TEST_F(WorkerStreamTest, AClientThatVanishesFreesTheWorker) {
   Start();
-  setenv("RATEQUANT_TEST_WORKER", worker_->address().c_str(), 1);
-  auto client = Spawn({std::filesystem::read_symlink("/proc/self/exe"),
-                       "--gtest_filter=VanishingClient.DISABLED_Hold",
-                       "--gtest_also_run_disabled_tests"});
+  const auto folder =
+      std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  auto client = EngineProcess::Start(
+      {(folder / "calibration_holding_client").string(), worker_->address()});
   ASSERT_TRUE(client.ok()) << client.status();
+  auto never = *CancelToken::Create();
+  absl::StatusOr<std::string> line;
+  do {
+    line = (*client)->ReadLine(absl::Seconds(30), *never);
+    ASSERT_TRUE(line.ok()) << line.status();
+  } while (*line != "holding");
   const auto chunks = Chunks();
+  ASSERT_EQ(ErrorReason(CalibrateStream(chunks).status), "WORKER_BUSY");
+  (*client)->Kill();
   const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  // Its call runs as soon as ours is refused.
   absl::Status status;
-  while (ErrorReason(status) != "WORKER_BUSY" && absl::Now() < deadline) {
+  do {
     status = CalibrateStream(chunks).status;
-  }
-  ASSERT_EQ(ErrorReason(status), "WORKER_BUSY");
-  kill(client->pid, SIGKILL);
-  waitpid(client->pid, nullptr, 0);
-  for (int fd : {client->stdin_fd, client->stdout_fd, client->stderr_fd}) {
-    close(fd);
-  }
-  while (ErrorReason(status) == "WORKER_BUSY" && absl::Now() < deadline) {
-    status = CalibrateStream(chunks).status;
-  }
+  } while (ErrorReason(status) == "WORKER_BUSY" && absl::Now() < deadline);
   EXPECT_TRUE(status.ok()) << status;
+  client->reset();
 }
 
 }  // namespace
