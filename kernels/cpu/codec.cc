@@ -9,9 +9,11 @@ namespace ratequant::kv {
 absl::StatusOr<std::unique_ptr<Codec>> Codec::Create(const Options& options) {
   const absl::Status status = ValidateCodecOptions(options);
   if (!status.ok()) return status;
-  const RowKernels* const kernels = GetRowKernels();
-  if (options.backend == Backend::kSimd && kernels != nullptr) {
-    return std::make_unique<SimdCodec>(options, *kernels);
+  EncodeRowsFunction* const encode_rows = GetEncodeRows();
+  DecodeRowsFunction* const decode_rows = GetDecodeRows();
+  if (options.backend == Backend::kSimd && encode_rows != nullptr &&
+      decode_rows != nullptr) {
+    return std::make_unique<SimdCodec>(options, encode_rows, decode_rows);
   }
   // A CPU without vectors computes the same, one float at a time.
   return std::make_unique<ReferenceCodec>(options);

@@ -22,22 +22,21 @@ struct RowPlan {
   RowScale row_scale = RowScale::kL2;  // turboquant
 };
 
-// The kernels for one instruction set.
-struct RowKernels {
-  // Encodes page rows [first, first + count), whole groups. Returns the page
-  // row of the first group or row that holds a bad value, after which nothing
-  // is written, or -1.
-  int (*encode)(const RowPlan& plan, const ConstRows& rows, int first,
-                int count, int skip_tokens, uint8_t* section);
+// Encodes page rows [first, first + count), whole groups. Returns the page row
+// of the first group or row that holds a bad value, after which nothing is
+// written, or -1.
+using EncodeRowsFunction = int(const RowPlan& plan, const ConstRows& rows,
+                               int first, int count, int skip_tokens,
+                               uint8_t* section);
 
-  // Decodes page rows [first, first + count).
-  void (*decode)(const RowPlan& plan, const uint8_t* section, int first,
-                 int count, const MutableRows& out);
-};
+// Decodes page rows [first, first + count).
+using DecodeRowsFunction = void(const RowPlan& plan, const uint8_t* section,
+                                int first, int count, const MutableRows& out);
 
 // For this CPU; null when it has no vectors that they are written for (x86
 // before AVX2).
-const RowKernels* GetRowKernels();
+EncodeRowsFunction* GetEncodeRows();
+DecodeRowsFunction* GetDecodeRows();
 
 }  // namespace ratequant::kv
 

@@ -10,7 +10,8 @@ namespace ratequant::kv {
 // floats are the reference's.
 class SimdCodec final : public CodecBase {
  public:
-  SimdCodec(const Options& options, const RowKernels& kernels);
+  SimdCodec(const Options& options, EncodeRowsFunction* encode_rows,
+            DecodeRowsFunction* decode_rows);
 
   absl::Status Encode(const ConstRows& rows, int first, int count,
                       int skip_tokens,
@@ -19,7 +20,8 @@ class SimdCodec final : public CodecBase {
                       const MutableRows& out) const override;
 
  private:
-  const RowKernels& kernels_;
+  EncodeRowsFunction* const encode_rows_;
+  DecodeRowsFunction* const decode_rows_;
   RowPlan plan_;
 };
 

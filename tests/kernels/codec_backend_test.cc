@@ -78,7 +78,7 @@ class BackendTest
     }
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-    ASSERT_NE(GetRowKernels(), nullptr);
+    ASSERT_NE(GetEncodeRows(), nullptr);
   }
   void TearDown() override {
     hwy::SetSupportedTargetsForTest(0);
@@ -129,7 +129,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(CpuWithoutVectors, FallsBackToTheReference) {
   hwy::SetSupportedTargetsForTest(HWY_SCALAR);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  EXPECT_EQ(GetRowKernels(), nullptr);
+  EXPECT_EQ(GetEncodeRows(), nullptr);
   QuantizerSpec quantizer;
   quantizer.kind = QuantizerKind::kTurboquant;
   ExpectSameBits({quantizer, Tensor::kValue, 3, 64, 32, Backend::kSimd}, 0, 32,
