@@ -43,6 +43,9 @@ inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
   return static_cast<unsigned>(both >> (shift & 31));
 }
 
+inline int min(int a, int b) { return b < a ? b : a; }
+inline int max(int a, int b) { return a < b ? b : a; }
+
 template <class T>
 T __ldg(const T* address) {
   return *address;

@@ -1,0 +1,153 @@
+#ifndef RATEQUANT_KERNELS_CUDA_DECODE_CUH_
+#define RATEQUANT_KERNELS_CUDA_DECODE_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/section_kernel.cuh"
+#include "kernels/cuda/shared_memory.h"
+#include "kernels/quantizers/uniform.h"
+
+// Decoding: a lane reads the bytes of its eight codes and writes eight elements
+// in pieces of 16 bytes; lanes of a warp write side by side.
+
+namespace ratequant::kv::cuda {
+
+struct DecodeShared {
+  float units[kMaxCodebook];
+};
+
+// One block's work on one task.
+template <class Lanes, DType kType>
+class DecodeTile {
+ public:
+  __device__ DecodeTile(const SectionBatch<DecodeTask>& batch,
+                        const DecodeTask& task, DecodeShared& shared)
+      : batch_(batch),
+        task_(task),
+        format_(batch.formats[task.format]),
+        shared_(shared) {}
+
+  __device__ void Run() {
+    const int begin = static_cast<int>(blockIdx.y) * kTileRows;
+    if (begin >= task_.count) return;
+    if (format_.kind == CodeKind::kCodebookRow) {
+      CopyTable(format_.units, 1 << format_.width, shared_.units);
+      __syncthreads();
+    }
+    DecodeRows(begin, min(begin + kTileRows, task_.count));
+  }
+
+ private:
+  using Values = typename Lanes::Values;
+
+  __device__ bool HasChannel(int octet) const {
+    return Lanes::FirstChannel(octet) < batch_.head_dim;
+  }
+
+  __device__ void DecodeRows(int begin, int end) const;
+  // The lane's eight values of page row `token`, still rotated.
+  __device__ void DecodeOctet(int token, int channel,
+                              float (&values)[kOctet]) const;
+  __device__ void LoadParams(size_t offset, float (&params)[kOctet]) const {
+    LoadOctet<DType::kFloat16>(task_.section + offset, params);
+  }
+  __device__ float LoadParam(size_t offset) const {
+    return FromHalf(*reinterpret_cast<const uint16_t*>(task_.section + offset));
+  }
+
+  const SectionBatch<DecodeTask>& batch_;
+  const DecodeTask& task_;
+  const SectionFormat& format_;
+  DecodeShared& shared_;
+};
+
+template <class Lanes, DType kType>
+__device__ void DecodeTile<Lanes, kType>::DecodeRows(int begin, int end) const {
+  const bool rotated = format_.kind == CodeKind::kRotatedRow ||
+                       format_.kind == CodeKind::kCodebookRow;
+  const SignBits<Lanes> signs = SignBits<Lanes>::Of(format_.seed);
+  for (int base = begin + Lanes::Warp() * Lanes::kRowsPerWarp; base < end;
+       base += kSectionWarps * Lanes::kRowsPerWarp) {
+    const int row = base + Lanes::RowSlot();
+    const bool exists = row < end;
+    Values values;
+#pragma unroll
+    for (int octet = 0; octet < Lanes::kOctets; ++octet) {
+      if (exists && HasChannel(octet)) {
+        DecodeOctet(task_.first + row, Lanes::FirstChannel(octet),
+                    values[octet]);
+        continue;
+      }
+#pragma unroll
+      for (int i = 0; i < kOctet; ++i) values[octet][i] = 0.0f;
+    }
+    if (rotated) RotateRowsBack<Lanes>(signs, values);
+#pragma unroll
+    for (int octet = 0; octet < Lanes::kOctets; ++octet) {
+      if (!exists || !HasChannel(octet)) continue;
+      StoreOctet<kType>(values[octet],
+                        static_cast<char*>(task_.rows) +
+                            RowOffset<kType>(batch_.row_stride, row,
+                                             Lanes::FirstChannel(octet)));
+    }
+  }
+}
+
+template <class Lanes, DType kType>
+__device__ void DecodeTile<Lanes, kType>::DecodeOctet(
+    int token, int channel, float (&values)[kOctet]) const {
+  const ParamLayout& params = format_.params;
+  const int width = format_.width;
+  const uint8_t* const row = task_.section + format_.codes_offset +
+                             static_cast<size_t>(token) * format_.row_bytes;
+  if (format_.kind == CodeKind::kHalf) {
+    LoadOctet<DType::kFloat16>(row + channel * sizeof(uint16_t), values);
+    return;
+  }
+  int codes[kOctet];
+  UnpackOctet(LoadPackedOctet(row + channel / kOctet * width, width), width,
+              codes);
+  if (format_.kind == CodeKind::kChannel) {
+    float scales[kOctet], zeros[kOctet];
+    LoadParams(params.ScaleOffset(token, channel), scales);
+    LoadParams(params.ZeroOffset(token, channel), zeros);
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      values[i] = AsymmetricValue(codes[i], zeros[i], scales[i]);
+    }
+    return;
+  }
+  const int index = channel / params.block_channels;
+  const float scale = LoadParam(params.ScaleOffset(token, index));
+  if (format_.kind == CodeKind::kSymmetricRow) {
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      values[i] = SymmetricValue(codes[i], scale, width);
+    }
+  } else if (format_.kind == CodeKind::kCodebookRow) {
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      values[i] = shared_.units[codes[i]] * scale;
+    }
+  } else {
+    const float zero = LoadParam(params.ZeroOffset(token, index));
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      values[i] = AsymmetricValue(codes[i], zero, scale);
+    }
+  }
+}
+
+template <class Lanes, DType kType>
+__global__ void __launch_bounds__(kSectionThreads)
+    DecodeKernel(SectionBatch<DecodeTask> batch) {
+  const DecodeTask task = batch.tasks[blockIdx.x];
+  if (!CheckTask(batch, task, false)) return;
+  DecodeTile<Lanes, kType>(batch, task, SharedAs<DecodeShared>()).Run();
+}
+
+}  // namespace ratequant::kv::cuda
+
+#endif  // RATEQUANT_KERNELS_CUDA_DECODE_CUH_

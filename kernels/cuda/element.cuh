@@ -1,0 +1,71 @@
+#ifndef RATEQUANT_KERNELS_CUDA_ELEMENT_CUH_
+#define RATEQUANT_KERNELS_CUDA_ELEMENT_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/quantizers/number.h"
+#include "ratequant/kv/tensor.h"
+
+// Elements on the device. Every conversion gives the bits of
+// kernels/quantizers/number.h, with the hardware's instruction where there is
+// one: in software a conversion costs as much as the rest of a quantizer.
+
+namespace ratequant::kv::cuda {
+
+// HalfOfFloat.
+__device__ __forceinline__ uint16_t ToHalf(float value) {
+#ifdef __CUDA_ARCH__
+  uint16_t half;
+  value = fminf(fmaxf(value, -kMaxHalf), kMaxHalf);
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
+  return half;
+#else
+  return HalfOfFloat(value);
+#endif
+}
+
+// FloatOfHalf.
+__device__ __forceinline__ float FromHalf(uint16_t half) {
+#ifdef __CUDA_ARCH__
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
+  return value;
+#else
+  return FloatOfHalf(half);
+#endif
+}
+
+// An element as it lies in memory.
+template <DType kType>
+struct Element;
+
+template <>
+struct Element<DType::kFloat32> {
+  using Storage = float;
+  static __device__ float Load(float stored) { return stored; }
+  static __device__ float Store(float value) { return value; }
+};
+
+template <>
+struct Element<DType::kFloat16> {
+  using Storage = uint16_t;
+  static __device__ float Load(uint16_t stored) { return FromHalf(stored); }
+  static __device__ uint16_t Store(float value) { return ToHalf(value); }
+};
+
+template <>
+struct Element<DType::kBFloat16> {
+  using Storage = uint16_t;
+  static __device__ float Load(uint16_t stored) {
+    return FloatOfBFloat16(stored);
+  }
+  static __device__ uint16_t Store(float value) {
+    return BFloat16OfFloat(value);
+  }
+};
+
+}  // namespace ratequant::kv::cuda
+
+#endif  // RATEQUANT_KERNELS_CUDA_ELEMENT_CUH_
