@@ -75,14 +75,15 @@ absl::StatusOr<std::shared_ptr<const v1::BitMap>> BitMapCache::Get(
     map = std::make_shared<const v1::BitMap>(**std::move(stored));
   } else {
     if (!stored.ok()) {
-      spdlog::warn("solving again: {}", stored.status().ToString());
+      spdlog::warn("solving again: {}", std::string(stored.status().message()));
     }
     absl::StatusOr<v1::BitMap> solved = PlanBitMap(**measured, *query);
     if (!solved.ok()) return solved.status();
     map = std::make_shared<const v1::BitMap>(*std::move(solved));
     // The answer is right whether or not it could be kept.
     const absl::Status put = registry_->PutBitMap(calibration, *key, *map);
-    if (!put.ok()) spdlog::warn("bit map not stored: {}", put.ToString());
+    if (!put.ok())
+      spdlog::warn("bit map not stored: {}", std::string(put.message()));
   }
   memory_.Put(memory_key, map, map->ByteSizeLong() + memory_key.size());
   return map;

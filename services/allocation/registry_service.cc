@@ -35,7 +35,7 @@ absl::Status Create(Registry* registry,
   auto created = registry->Create(*model, request.calibration());
   if (!created.ok()) {
     spdlog::warn("calibration of {} refused: {}", *model,
-                 created.status().ToString());
+                 std::string(created.status().message()));
     return created.status();
   }
   *response = **created;

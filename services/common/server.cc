@@ -6,17 +6,25 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <future>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "grpc/grpc.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
+#include "services/common/call_counter.h"
 #include "services/common/listen_address.h"
 #include "services/common/status.h"
 
 namespace ratequant {
 namespace {
+
+// How long no call must have run before idle connections are closed.
+constexpr std::chrono::milliseconds kIdleStep(20);
+constexpr int kIdleSteps = 8;
 
 absl::StatusOr<ListenAddress> CheckedAddress(const ServerOptions& options) {
   absl::StatusOr<ListenAddress> address = ParseListenAddress(options.address);
@@ -74,6 +82,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     builder.RegisterService(service.service);
     server->names_.push_back(service.name);
   }
+  auto counter = std::make_unique<CallCounter>();
+  server->active_calls_ = counter->active();
+  std::vector<
+      std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
+      interceptors;
+  interceptors.push_back(std::move(counter));
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || server->port_ == 0) {
     absl::Status why = ProbeListenAddress(*address);
@@ -106,7 +121,18 @@ void Server::SetServing(bool serving) {
 void Server::Shutdown(std::chrono::milliseconds grace) {
   if (server_ == nullptr) return;
   SetServing(false);
-  server_->Shutdown(std::chrono::system_clock::now() + grace);
+  // gRPC's own shutdown also waits for connections, and a client that isn't
+  // calling looks at its connection only every five seconds: once no call has
+  // run for a moment, they are closed.
+  auto drained = std::async(std::launch::async, [this, grace] {
+    server_->Shutdown(std::chrono::system_clock::now() + grace);
+  });
+  for (int idle = 0;
+       drained.wait_for(kIdleStep) != std::future_status::ready;) {
+    idle = *active_calls_ == 0 ? idle + 1 : 0;
+    if (idle >= kIdleSteps) grpc_server_cancel_all_calls(server_->c_server());
+  }
+  drained.get();
   server_->Wait();
   if (!port_file_.empty()) std::remove(port_file_.c_str());
   port_file_.clear();

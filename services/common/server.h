@@ -1,6 +1,7 @@
 #ifndef RATEQUANT_SERVICES_COMMON_SERVER_H_
 #define RATEQUANT_SERVICES_COMMON_SERVER_H_
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -67,13 +68,15 @@ class Server {
   void SetServing(bool serving);
 
   // Answers NOT_SERVING and takes no new calls, lets running calls finish for
-  // `grace`, cancels the rest and returns when none runs. May be called again.
+  // `grace`, cancels the rest and returns when none runs. Doesn't wait for idle
+  // connections or health watches. May be called again.
   void Shutdown(std::chrono::milliseconds grace);
 
  private:
   Server() = default;
 
   std::unique_ptr<grpc::Server> server_;
+  std::shared_ptr<const std::atomic<int>> active_calls_;
   std::vector<std::string> names_;
   std::string address_;
   std::string port_file_;
