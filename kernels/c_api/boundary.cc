@@ -13,6 +13,10 @@ namespace {
 constexpr size_t kMessageBytes = 1024;
 thread_local char last_error[kMessageBytes] = "";
 
+// No struct will ever be longer: a larger size is memory the caller forgot to
+// set, and isn't followed.
+constexpr size_t kMaxStructBytes = 4096;
+
 size_t StructSize(const void* from) {
   size_t size;
   std::memcpy(&size, from, sizeof(size));
@@ -42,7 +46,9 @@ absl::Status CopyStruct(absl::string_view name, const void* from, void* to,
                         size_t size) {
   if (from == nullptr) return NullArgument(name);
   const size_t caller_size = StructSize(from);
-  if (caller_size < size) return WrongSize(name, caller_size, size);
+  if (caller_size < size || caller_size > kMaxStructBytes) {
+    return WrongSize(name, caller_size, size);
+  }
   const uint8_t* bytes = static_cast<const uint8_t*>(from);
   if (std::any_of(bytes + size, bytes + caller_size,
                   [](uint8_t byte) { return byte != 0; })) {
@@ -58,7 +64,9 @@ absl::Status CopyOutStruct(absl::string_view name, const void* from, void* to,
                            size_t size) {
   if (to == nullptr) return NullArgument(name);
   const size_t caller_size = StructSize(to);
-  if (caller_size < size) return WrongSize(name, caller_size, size);
+  if (caller_size < size || caller_size > kMaxStructBytes) {
+    return WrongSize(name, caller_size, size);
+  }
   std::memcpy(static_cast<uint8_t*>(to) + sizeof(size_t),
               static_cast<const uint8_t*>(from) + sizeof(size_t),
               size - sizeof(size_t));

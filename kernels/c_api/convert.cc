@@ -60,15 +60,15 @@ absl::StatusOr<std::vector<QuantizerSpec>> Quantizers(
   const uint8_t* at = reinterpret_cast<const uint8_t*>(config.quantizers);
   for (size_t i = 0; i < config.num_quantizers; ++i, at += stride) {
     const auto* quantizer = reinterpret_cast<const rq_kv_quantizer*>(at);
+    if (quantizer->struct_size != stride) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("config->quantizers[", i, "].struct_size is ",
+                       quantizer->struct_size, ", the first one's ", stride));
+    }
     absl::StatusOr<QuantizerSpec> spec = FromC(quantizer);
     if (!spec.ok()) {
       return absl::InvalidArgumentError(absl::StrCat(
           "config->quantizers[", i, "]: ", spec.status().message()));
-    }
-    if (quantizer->struct_size != stride) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "config->quantizers[", i, "].struct_size is ", quantizer->struct_size,
-          ", the first one's is ", stride));
     }
     specs.push_back(*spec);
   }

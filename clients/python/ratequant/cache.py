@@ -343,6 +343,8 @@ class _Rows:
                 raise
 
     def gather(self, layer: int, tokens: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        if tokens == 0:
+            return  # torch gives no address for nothing
         for row, sequence in enumerate(self.ids):
             self.cache.gather(sequence, layer, 0, tokens, _view(keys[row]), _view(values[row]))
 

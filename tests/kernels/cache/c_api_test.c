@@ -257,6 +257,9 @@ static void BadConfigsAreErrors(void) {
   config.struct_size = 4;
   CHECK_FAILS(rq_kv_cache_create(&config, &cache), RQ_KV_INVALID_ARGUMENT,
               "config->struct_size is 4");
+  config.struct_size = 0xdeadbeef;
+  CHECK_FAILS(rq_kv_cache_create(&config, &cache), RQ_KV_INVALID_ARGUMENT,
+              "config->struct_size is 3735928559");
   config = Config();
   config.head_dim = 33;
   CHECK_FAILS(rq_kv_cache_create(&config, &cache), RQ_KV_INVALID_ARGUMENT,
