@@ -108,29 +108,39 @@ std::vector<Breakpoint> Thin(const std::vector<Breakpoint>& points,
   return thin;
 }
 
-// The uniform maps of one quantizer, ascending in bits.
+// The uniform maps of one quantizer, walked in ascending bits.
 class UniformMaps {
  public:
-  UniformMaps(const ChoiceTable& table, int i, bool weightless) {
-    const WidthBounds& bounds = table.Bounds(i);
-    for (int64_t total = int64_t{table.groups()} * bounds.lower;
-         total <= int64_t{table.groups()} * bounds.upper; ++total) {
-      const Assignment map = BaselineAt(table, i, Baseline::kUniform, total);
-      maps_.push_back({weightless ? 0 : map.page_bytes, map.value});
-    }
-  }
+  // `table` must outlive it.
+  UniformMaps(const ChoiceTable& table, int i, bool weightless)
+      : table_(table),
+        i_(i),
+        weightless_(weightless),
+        next_(int64_t{table.groups()} * table.Bounds(i).lower),
+        end_(int64_t{table.groups()} * table.Bounds(i).upper + 1) {}
 
   // The objective of the map with the most bits that weighs at most
   // `page_bytes`, which may not fall from call to call.
   std::optional<double> ValueWithin(int64_t page_bytes) {
-    while (next_ < maps_.size() && maps_[next_].first <= page_bytes) ++next_;
-    if (next_ == 0) return std::nullopt;
-    return maps_[next_ - 1].second;
+    const int64_t before = next_;
+    while (next_ < end_ && (weightless_ || Bytes(next_) <= page_bytes)) ++next_;
+    if (next_ != before) {
+      value_ = BaselineAt(table_, i_, Baseline::kUniform, next_ - 1).value;
+    }
+    return value_;
   }
 
  private:
-  std::vector<std::pair<int64_t, double>> maps_;  // page bytes, objective
-  size_t next_ = 0;
+  int64_t Bytes(int64_t total) const {
+    return BaselineBytes(table_, i_, Baseline::kUniform, total);
+  }
+
+  const ChoiceTable& table_;
+  const int i_;
+  const bool weightless_;
+  int64_t next_;  // sum of widths of the first map that is too heavy
+  const int64_t end_;
+  std::optional<double> value_;
 };
 
 ChoiceTable MakeChoices(const v1::Calibration& calibration, const Query& query,

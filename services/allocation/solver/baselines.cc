@@ -22,17 +22,20 @@ std::vector<int> BaselineWidths(Baseline baseline, int64_t total_bits,
   const BaselineSplit split = SplitBits(baseline, total_bits, groups);
   const int64_t n = groups / 2;
   std::vector<int> widths(groups);
-  // Bits of the first i groups, rounded down for K and up for V.
-  const auto down = [n](int64_t bits, int64_t i) { return bits * i / n; };
-  const auto up = [n](int64_t bits, int64_t i) {
-    return (bits * i + n - 1) / n;
+  // After i groups they have i / n of the bits, rounded down for K and up for
+  // V: the error is carried from group to group.
+  const auto spread = [&](int64_t bits, int64_t carry, int64_t first) {
+    const int width = static_cast<int>(bits / n);
+    const int64_t rest = bits % n;
+    for (int64_t g = first; g < groups; g += 2) {
+      carry += rest;
+      const bool raised = carry >= n;
+      widths[g] = width + (raised ? 1 : 0);
+      if (raised) carry -= n;
+    }
   };
-  for (int64_t i = 0; i < n; ++i) {
-    widths[2 * i] =
-        static_cast<int>(down(split.key_bits, i + 1) - down(split.key_bits, i));
-    widths[2 * i + 1] =
-        static_cast<int>(up(split.value_bits, i + 1) - up(split.value_bits, i));
-  }
+  spread(split.key_bits, 0, 0);
+  spread(split.value_bits, n - 1, 1);
   return widths;
 }
 
