@@ -15,7 +15,7 @@ namespace ratequant::cli {
 namespace {
 
 // xterm-256 backgrounds for 1 to 8 bits: blue over green and yellow to red.
-constexpr int kWidthColour[] = {25, 31, 36, 71, 143, 179, 173, 167};
+constexpr int kWidthColour[] = {19, 32, 43, 113, 185, 215, 208, 203};
 constexpr int kFp16Colour = 240;
 
 std::string Escape(absl::string_view codes, absl::string_view text) {

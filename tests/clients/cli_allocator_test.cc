@@ -285,7 +285,7 @@ TEST_F(AllocatorTest, TheCurveIsATableAndAPlot) {
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_THAT(result.out,
               AllOf(HasSubstr("EFFECTIVE BITS  CODE BITS  BYTES/TOKEN  LOSS "
-                              "INCREASE  UNIFORM"),
+                              "INCREASE   UNIFORM  AGAINST UNIFORM\n"),
                     HasSubstr("predicted loss increase, nats per token   * "
                               "allocated   o best uniform\n"),
                     HasSubstr("effective bits per element\n")));

@@ -116,8 +116,8 @@ TEST(WidthPictureTest, FitsATerminalForEveryShape) {
 TEST(WidthPictureTest, ColourIsABackgroundPerWidth) {
   v1::BitMap map = Map(1, 1, {v1::Quantizer::KIVI});
   std::string picture = RenderWidthPicture(map, {.colour = true});
-  EXPECT_THAT(picture, HasSubstr("\x1b[38;5;231;48;5;25m1\x1b[0m"));
-  EXPECT_THAT(picture, HasSubstr("\x1b[38;5;231;48;5;31m2\x1b[0m"));
+  EXPECT_THAT(picture, HasSubstr("\x1b[38;5;231;48;5;19m1\x1b[0m"));
+  EXPECT_THAT(picture, HasSubstr("\x1b[38;5;231;48;5;32m2\x1b[0m"));
 }
 
 TEST(QuantizerLettersTest, AreAllDifferent) {
