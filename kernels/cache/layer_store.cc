@@ -1,7 +1,6 @@
 #include "kernels/cache/layer_store.h"
 
 #include <algorithm>
-#include <cstring>
 #include <iterator>
 #include <new>
 #include <string>
@@ -181,8 +180,7 @@ ConstRows LayerStore::RowsToEncode(int group, int64_t first, int64_t count,
   uint16_t* scratch = change.scratch.data();
   const int64_t ring_begin = std::max(first, sinks_end);
   const int64_t ring_end = std::clamp(length_, ring_begin, end);
-  // Sinks aren't encoded, but the codec wants their rows.
-  std::memset(scratch, 0, (ring_begin - first) * dim * sizeof(uint16_t));
+  // Sinks aren't encoded: what stands in their rows doesn't matter.
   if (ring_end > ring_begin) {
     rings_[group].Read(
         ring_begin, ring_end - ring_begin,

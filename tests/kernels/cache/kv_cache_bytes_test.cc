@@ -159,6 +159,44 @@ INSTANTIATE_TEST_SUITE_P(
                           std::get<2>(info.param));
     });
 
+TEST(KvCacheCodecs, QuantizersThatDifferInOneParameterEachGetTheirOwn) {
+  const auto spec = [](const char* text) {
+    const absl::StatusOr<QuantizerSpec> parsed = ParseQuantizer(text);
+    EXPECT_TRUE(parsed.ok()) << parsed.status();
+    return *parsed;
+  };
+  // Per layer K, V of head 0, then of head 1; the heads differ in one thing.
+  const std::vector<std::vector<GroupFormat>> layer_pairs = {
+      {{spec("turboquant"), 3},
+       {spec("turboquant"), 3},
+       {spec("turboquant:seed=1"), 3},
+       {spec("turboquant:value_scale=l2"), 3},
+       {spec("kivi"), 4},
+       {spec("kivi"), 4},
+       {spec("kivi:group_size=16"), 4},
+       {spec("kivi:group_size=16"), 4}},
+      {{spec("turboquant"), 2},
+       {spec("quarot"), 5},
+       {spec("turboquant:key_scale=unbiased"), 2},
+       {spec("quarot:seed=9"), 5},
+       {spec("rtn"), 4},
+       {spec("rtn"), 4},
+       {spec("rtn"), 5},
+       {spec("quarot"), 4}}};
+  const Values keys = RandomValues(100, 1), values = RandomValues(100, 2);
+  for (const std::vector<GroupFormat>& groups : layer_pairs) {
+    KvCacheConfig config = MixedConfig(32, 4, 10);
+    config.groups = groups;
+    const auto cache = KvCache::Create(config);
+    ASSERT_TRUE(cache.ok()) << cache.status();
+    const KvCache::SequenceId id = (*cache)->AddSequence();
+    for (int layer = 0; layer < kLayers; ++layer) {
+      ASSERT_TRUE(AppendChunked(**cache, id, layer, keys, values, {100}).ok());
+      ExpectMatches(**cache, id, layer, keys, values);
+    }
+  }
+}
+
 TEST(KvCacheDTypes, SixteenBitInputGivesTheBytesOfItsValues) {
   // Values that fp16 and bf16 both hold exactly.
   Values keys = RandomValues(90, 1), values = RandomValues(90, 2);
