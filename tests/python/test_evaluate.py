@@ -20,6 +20,7 @@ from ratequant.evaluate.configurations import configurations
 from ratequant.evaluate.paired import BLOCK_TOKENS, paired_difference
 from ratequant.evaluate.perplexity import streaming_losses
 from ratequant.evaluate.status import Status
+from ratequant.services import Services
 from tiny_models import make_model
 
 ROW_KEYS = [
@@ -263,6 +264,19 @@ def test_a_budget_that_cannot_be_kept_is_told_once_and_has_no_rows(evaluated):
     for quantizer in ("any", "rtn", "turboquant:seed=3"):
         assert process.stderr.count(f"no map for {quantizer} at 1 effective bits") == 1
     assert all(row["budget"] != 1.0 for row in rows)
+
+
+def test_the_report_is_the_same_from_the_allocator_and_from_the_bundle(evaluated, common, tiny_model, tmp_path):
+    _, rows, bundle = evaluated
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    bundle.write(tmp_path / "bundle.json")
+    command = ["report", "--json", str(tmp_path / "rows.json")]
+    assert main([*command, "--bundle", str(tmp_path / "bundle.json"), "--out", str(tmp_path / "a.html")]) == 0
+    with Services(tiny_model.parent, common[common.index("--data-dir") + 1]) as services:
+        assert main([*command, "--endpoint", services.endpoint, "--out", str(tmp_path / "b.html")]) == 0
+    page = (tmp_path / "a.html").read_text()
+    assert page == (tmp_path / "b.html").read_text()
+    assert 'id="bit-map"' in page and 'id="rate-distortion"' in page
 
 
 def test_a_stored_calibration_that_fits_is_used_again(evaluated, common, tmp_path):

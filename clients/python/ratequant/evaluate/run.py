@@ -31,6 +31,8 @@ from ratequant.v1 import bit_map_pb2, model_pb2
 
 # Sequences that run at once: more gain nothing on a CPU and cost memory.
 _BATCH_SIZE = 8
+# In place of a bit map's name.
+_FP32_MAP = ""
 
 
 @dataclasses.dataclass
@@ -38,15 +40,17 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-      rows: one dict for each configuration that has a map, fp32 first; keys in
-        `row_keys`.
+      rows: one dict for each configuration that has a map, fp32 first.
       skipped: why the other configurations have no map.
       bundle: the calibration, maps and curves behind the rows.
+      losses: by a row's "bit_map" ("" is fp32), negative log-likelihoods of the
+        scored tokens in nats, float64 [sequences, seq_len - 1].
     """
 
     rows: list[dict]
     skipped: dict[str, str]
     bundle: Bundle
+    losses: dict[str, np.ndarray]
 
 
 def evaluate(
@@ -102,12 +106,13 @@ def evaluate(
         "window": options.window,
         "context_tokens": options.context_tokens,
     }
-    rows = [_baseline_row(bundle.calibration.geometry, losses[BASELINE], shared, extra)]
+    rows = [_baseline_row(bundle.calibration.geometry, losses[_FP32_MAP], shared, extra)]
     for configuration, bit_map in maps.maps.items():
         uniform = maps.maps.get(configuration.uniform)
         reference = losses[uniform.name] if uniform is not None else None
-        rows.append(_row(configuration, bit_map, losses[bit_map.name], reference, losses[BASELINE], shared, extra))
-    return Evaluation(rows, {str(key): reason for key, reason in maps.skipped.items()}, bundle)
+        rows.append(_row(configuration, bit_map, losses[bit_map.name], reference, losses[_FP32_MAP], shared, extra))
+    skipped = {str(configuration): reason for configuration, reason in maps.skipped.items()}
+    return Evaluation(rows, skipped, bundle, losses)
 
 
 def _load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -150,7 +155,7 @@ def _measure(
     tokens: torch.Tensor,
     status: Status,
 ) -> dict[str, np.ndarray]:
-    """Losses by map name, and those of fp32 under BASELINE. Maps that store
+    """Losses by map name, and those of fp32 under _FP32_MAP. Maps that store
     the same bytes run once."""
     status.phase("loading the model")
     model = load_model(options.model)
@@ -168,7 +173,7 @@ def _measure(
     by_form = {form: run(bit_map) for form, bit_map in ({None: None} | distinct).items()}
     status.clear()
     losses = {name: by_form[_stored_form(bit_map)] for name, bit_map in bit_maps.items()}
-    return losses | {BASELINE: by_form[None]}
+    return losses | {_FP32_MAP: by_form[None]}
 
 
 def _cache(model: PreTrainedModel, bit_map: bit_map_pb2.BitMap | None) -> Cache:
@@ -198,7 +203,7 @@ def _baseline_row(geometry: model_pb2.ModelGeometry, losses: np.ndarray, shared:
         **_loss_fields(losses, None),
         "budget_kind": "none",
         "budget": None,
-        "bit_map": "",
+        "bit_map": _FP32_MAP,
         "nll": float(losses.mean()),
         "nll_diff_to_fp": 0.0,
         "nll_diff_to_fp_stderr": 0.0,
