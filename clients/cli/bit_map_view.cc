@@ -104,9 +104,9 @@ std::string PredictionText(const v1::BitMap& map,
     if (!uniform_bytes_per_token.has_value()) return text;
     return absl::StrCat(
         text, "\n", Comparison(map.bytes_per_token(), *uniform_bytes_per_token),
-        " bytes than the uniform map within the same loss (",
+        " cost than the uniform map within the same loss (",
         FormatCount(static_cast<uint64_t>(*uniform_bytes_per_token + 0.5)),
-        ")");
+        " bytes per token)");
   }
   return absl::StrCat(
       text, "\n",

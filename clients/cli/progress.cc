@@ -49,6 +49,13 @@ std::string TokensText(const CalibrateProgress& progress) {
                       FormatCount(progress.tokens_total()), " tokens");
 }
 
+// A decimal where whole numbers would hide the difference.
+std::string RateText(double rate) {
+  return absl::StrCat(
+      rate < 9.95 ? FormatFixed(rate, 1) : FormatCount(std::llround(rate)),
+      " tokens/s");
+}
+
 std::string Cut(const std::string& line, int columns) {
   int at = 0;
   for (size_t i = 0; i < line.size(); ++i) {
@@ -96,8 +103,7 @@ std::string ProgressView::LiveLine(const CalibrateProgress& progress) const {
   std::string after = absl::StrCat(PadLeft(PercentText(progress), 4), "  ",
                                    TokensText(progress));
   if (std::optional<double> rate = Rate(progress); rate.has_value()) {
-    absl::StrAppend(&after, "  ", FormatCount(std::llround(*rate)),
-                    " tokens/s");
+    absl::StrAppend(&after, "  ", RateText(*rate));
   }
   if (progress.has_remaining()) {
     absl::StrAppend(&after, "  ",
@@ -118,8 +124,7 @@ std::string ProgressView::PlainLine(const CalibrateProgress& progress) const {
     absl::StrAppend(&line, ": ", PercentText(progress), ", ",
                     TokensText(progress));
     if (std::optional<double> rate = Rate(progress); rate.has_value()) {
-      absl::StrAppend(&line, ", ", FormatCount(std::llround(*rate)),
-                      " tokens/s");
+      absl::StrAppend(&line, ", ", RateText(*rate));
     }
     if (progress.has_remaining()) {
       absl::StrAppend(&line, ", ",

@@ -272,7 +272,7 @@ TEST_F(AllocatorTest, EveryKindOfBudgetAnswers) {
   ProcessResult loss =
       Run("bitmap get --model org/small --max-loss-increase 0.0005");
   EXPECT_EQ(loss.exit_code, 0) << loss.err;
-  EXPECT_THAT(loss.out, HasSubstr("bytes than the uniform map within the same "
+  EXPECT_THAT(loss.out, HasSubstr("cost than the uniform map within the same "
                                   "loss ("));
   Json uniform = RunJson(
       "bitmap get --model org/small --code-bits 3 --quantizer kivi --strategy "

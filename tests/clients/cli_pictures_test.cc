@@ -202,8 +202,8 @@ TEST(BitMapViewTest, UnderABudgetOfLossUniformIsComparedByCost) {
                                "nats per token (0.0021 left)\n"));
   EXPECT_THAT(*text,
               HasSubstr("predicted    loss +0.0100 nats per token\n"
-                        "             25% less bytes than the uniform map "
-                        "within the same loss (128)\n"));
+                        "             25% less cost than the uniform map "
+                        "within the same loss (128 bytes per token)\n"));
   EXPECT_THAT(*RenderBitMap(map, {}),
               HasSubstr("predicted    loss +0.0100 nats per token\n"
                         "policy "));

@@ -101,6 +101,15 @@ TEST(ProgressViewTest, PlainLinesComeOnNewPhasesTenthsAndEveryTenSeconds) {
             "fitting curves, 24 s\n");
 }
 
+TEST(ProgressViewTest, ASlowRateHasADecimal) {
+  std::ostringstream out;
+  ProgressView view(&out, {}, /*live=*/false);
+  view.Update(Capturing(0, 1));
+  view.Update(Capturing(100, 131));
+  EXPECT_THAT(out.str(),
+              ::testing::HasSubstr("131/1,000 tokens, 1.3 tokens/s\n"));
+}
+
 TEST(ProgressViewTest, RateLeavesTheModelsLoadingOut) {
   std::ostringstream out;
   ProgressView view(&out, {}, /*live=*/false);
