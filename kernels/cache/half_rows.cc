@@ -6,17 +6,36 @@
 #include "kernels/quantizers/element.h"
 #include "kernels/quantizers/number.h"
 
-namespace ratequant::kv {
-namespace {
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cache/half_rows.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
 
-// The conversions of number.h for values that are known to be finite and within
-// fp16's range, without their branches: the loops below then become vector code
-// on any target.
+#ifndef RATEQUANT_KERNELS_CACHE_HALF_ROWS_FUNCTIONS_
+#define RATEQUANT_KERNELS_CACHE_HALF_ROWS_FUNCTIONS_
+namespace ratequant::kv {
+
+// Work on one row of n elements, for one instruction set.
+struct RowFunctions {
+  void (*to_half)(const uint8_t* src, DType dtype, int n, uint8_t* dst);
+  void (*from_half)(const uint8_t* src, DType dtype, int n, uint8_t* dst);
+  bool (*is_bad)(const uint8_t* row, DType dtype, int n);
+};
+
+}  // namespace ratequant::kv
+#endif  // RATEQUANT_KERNELS_CACHE_HALF_ROWS_FUNCTIONS_
+
+// Single rows, compiled once for every instruction set. The loops are plain C++
+// without branches, which the compiler turns into vector code; conversions are
+// those of number.h for values known to be finite and within fp16's range.
+HWY_BEFORE_NAMESPACE();
+namespace ratequant::kv {
+namespace HWY_NAMESPACE {
 
 constexpr uint32_t kSign = 0x80000000u;
 constexpr uint32_t kMaxHalfBits = 0x477fe000u;  // 65504 as fp32
 
-float FloatOfFiniteHalf(uint16_t half) {
+HWY_INLINE float FloatOfFiniteHalf(uint16_t half) {
   // Places exponent and mantissa as fp32 and corrects the exponent's bias by a
   // multiplication, which also normalises fp16's subnormals.
   const float magnitude =
@@ -25,7 +44,7 @@ float FloatOfFiniteHalf(uint16_t half) {
                      (static_cast<uint32_t>(half & 0x8000) << 16));
 }
 
-uint16_t HalfOfBits(uint32_t bits) {
+HWY_INLINE uint16_t HalfOfFiniteBits(uint32_t bits) {
   const uint32_t magnitude = bits & ~kSign;
   const uint32_t odd = (magnitude >> 13) & 1;
   const uint32_t normal = (magnitude - (112u << 23) + 0xfff + odd) >> 13;
@@ -33,43 +52,72 @@ uint16_t HalfOfBits(uint32_t bits) {
   // smallest step, in the low bits.
   const uint32_t subnormal =
       BitsOfFloat(FloatOfBits(magnitude) + 0.5f) - BitsOfFloat(0.5f);
-  const uint32_t half = magnitude < (113u << 23) ? subnormal : normal;
+  // A mask and not a choice, which the compiler may leave a branch.
+  const uint32_t small = 0u - static_cast<uint32_t>(magnitude < (113u << 23));
+  const uint32_t half = (subnormal & small) | (normal & ~small);
   return static_cast<uint16_t>(half | ((bits & kSign) >> 16));
-}
-
-const uint8_t* RowAt(const ConstRows& rows, int64_t row) {
-  return static_cast<const uint8_t*>(rows.data) +
-         row * rows.row_stride * static_cast<int64_t>(ElementSize(rows.dtype));
-}
-
-uint8_t* RowAt(const MutableRows& rows, int64_t row) {
-  return static_cast<uint8_t*>(rows.data) +
-         row * rows.row_stride * static_cast<int64_t>(ElementSize(rows.dtype));
 }
 
 // Element `i` of a row as its bit pattern T, whatever type the caller gave it.
 template <typename T>
-T Load(const uint8_t* row, int i) {
+HWY_INLINE T Load(const uint8_t* row, int i) {
   T bits;
   std::memcpy(&bits, row + i * sizeof(T), sizeof(T));
   return bits;
 }
 
-template <typename From, typename To, typename F>
-void MapRow(const uint8_t* src, int n, F convert, uint8_t* dst) {
-  for (int i = 0; i < n; ++i) {
-    const To bits = convert(Load<From>(src, i));
-    std::memcpy(dst + i * sizeof(To), &bits, sizeof(To));
+template <typename T>
+HWY_INLINE void Store(T bits, uint8_t* row, int i) {
+  std::memcpy(row + i * sizeof(T), &bits, sizeof(T));
+}
+
+void RowToHalf(const uint8_t* HWY_RESTRICT src, DType dtype, int n,
+               uint8_t* HWY_RESTRICT dst) {
+  switch (dtype) {
+    case DType::kFloat32:
+      for (int i = 0; i < n; ++i) {
+        Store(HalfOfFiniteBits(Load<uint32_t>(src, i)), dst, i);
+      }
+      break;
+    case DType::kFloat16:
+      std::memcpy(dst, src, n * sizeof(uint16_t));
+      break;
+    case DType::kBFloat16:
+      for (int i = 0; i < n; ++i) {
+        const uint32_t bits = Load<uint16_t>(src, i);
+        Store(HalfOfFiniteBits(bits << 16), dst, i);
+      }
+      break;
   }
 }
 
-// 1 when any element is outside fp16's finite range. No early exit: the whole
-// row is one vector loop, and bad rows are rare.
+void HalfToRow(const uint8_t* HWY_RESTRICT src, DType dtype, int n,
+               uint8_t* HWY_RESTRICT dst) {
+  switch (dtype) {
+    case DType::kFloat32:
+      for (int i = 0; i < n; ++i) {
+        Store(FloatOfFiniteHalf(Load<uint16_t>(src, i)), dst, i);
+      }
+      break;
+    case DType::kFloat16:
+      std::memcpy(dst, src, n * sizeof(uint16_t));
+      break;
+    case DType::kBFloat16:
+      for (int i = 0; i < n; ++i) {
+        const float value = FloatOfFiniteHalf(Load<uint16_t>(src, i));
+        Store(BFloat16OfFloat(value), dst, i);
+      }
+      break;
+  }
+}
+
+// True when any element is outside fp16's finite range. No early exit: the
+// whole row is one vector loop, and bad rows are rare.
 template <typename T>
-bool AnyAbove(const uint8_t* src, int n, T mask, T limit) {
+HWY_INLINE bool AnyAbove(const uint8_t* row, int n, T mask, T limit) {
   T found = 0;
   for (int i = 0; i < n; ++i) {
-    found |= static_cast<T>((Load<T>(src, i) & mask) > limit);
+    found |= static_cast<T>((Load<T>(row, i) & mask) > limit);
   }
   return found != 0;
 }
@@ -86,55 +134,62 @@ bool RowIsBad(const uint8_t* row, DType dtype, int n) {
   return true;
 }
 
+RowFunctions RowFunctionsForTarget() {
+  return {&RowToHalf, &HalfToRow, &RowIsBad};
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace ratequant::kv
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace ratequant::kv {
+namespace {
+
+HWY_EXPORT(RowFunctionsForTarget);
+
+// Those of the best instruction set this machine has.
+const RowFunctions& Functions() {
+  static const RowFunctions functions =
+      HWY_DYNAMIC_DISPATCH(RowFunctionsForTarget)();
+  return functions;
+}
+
+const uint8_t* RowAt(const ConstRows& rows, int64_t row) {
+  return static_cast<const uint8_t*>(rows.data) +
+         row * rows.row_stride * static_cast<int64_t>(ElementSize(rows.dtype));
+}
+
+uint8_t* RowAt(const MutableRows& rows, int64_t row) {
+  return static_cast<uint8_t*>(rows.data) +
+         row * rows.row_stride * static_cast<int64_t>(ElementSize(rows.dtype));
+}
+
 }  // namespace
 
 void RowsToHalf(const ConstRows& rows, int64_t count, int head_dim,
                 uint16_t* dst) {
+  const auto convert = Functions().to_half;
   for (int64_t r = 0; r < count; ++r, dst += head_dim) {
-    const uint8_t* src = RowAt(rows, r);
-    uint8_t* out = reinterpret_cast<uint8_t*>(dst);
-    switch (rows.dtype) {
-      case DType::kFloat32:
-        MapRow<uint32_t, uint16_t>(src, head_dim, HalfOfBits, out);
-        break;
-      case DType::kFloat16:
-        std::memcpy(out, src, head_dim * sizeof(uint16_t));
-        break;
-      case DType::kBFloat16:
-        MapRow<uint16_t, uint16_t>(
-            src, head_dim,
-            [](uint16_t b) { return HalfOfBits(uint32_t{b} << 16); }, out);
-        break;
-    }
+    convert(RowAt(rows, r), rows.dtype, head_dim,
+            reinterpret_cast<uint8_t*>(dst));
   }
 }
 
 void HalfToRows(const uint16_t* src, int64_t count, int head_dim,
                 const MutableRows& rows) {
+  const auto convert = Functions().from_half;
   for (int64_t r = 0; r < count; ++r, src += head_dim) {
-    const uint8_t* in = reinterpret_cast<const uint8_t*>(src);
-    uint8_t* dst = RowAt(rows, r);
-    switch (rows.dtype) {
-      case DType::kFloat32:
-        MapRow<uint16_t, float>(in, head_dim, FloatOfFiniteHalf, dst);
-        break;
-      case DType::kFloat16:
-        std::memcpy(dst, in, head_dim * sizeof(uint16_t));
-        break;
-      case DType::kBFloat16:
-        MapRow<uint16_t, uint16_t>(
-            in, head_dim,
-            [](uint16_t h) { return BFloat16OfFloat(FloatOfFiniteHalf(h)); },
-            dst);
-        break;
-    }
+    convert(reinterpret_cast<const uint8_t*>(src), rows.dtype, head_dim,
+            RowAt(rows, r));
   }
 }
 
 BadValue FindBadValue(const ConstRows& rows, int64_t count, int head_dim) {
+  const auto is_bad = Functions().is_bad;
   for (int64_t r = 0; r < count; ++r) {
     const uint8_t* row = RowAt(rows, r);
-    if (!RowIsBad(row, rows.dtype, head_dim)) continue;
+    if (!is_bad(row, rows.dtype, head_dim)) continue;
     for (int c = 0; c < head_dim; ++c) {
       const float value = LoadElement(row, rows.dtype, c);
       if (IsOutsideHalf(value)) return {r, c, value};
@@ -152,3 +207,4 @@ MutableRows RowsFrom(const MutableRows& rows, int64_t row) {
 }
 
 }  // namespace ratequant::kv
+#endif  // HWY_ONCE
