@@ -18,7 +18,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from ratequant import RateQuantCache, runtime
-from ratequant.cache import format_of
+from ratequant.cache_format import format_of
 from ratequant.runtime import KvRuntimeError, TensorView
 from ratequant.v1 import bit_map_pb2, quantizer_pb2
 

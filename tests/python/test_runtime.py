@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from ratequant import runtime
+from ratequant import kv_library, runtime
 from ratequant.runtime import (
     CacheFormat,
     Geometry,
@@ -59,7 +59,8 @@ def test_the_structs_have_the_sizes_of_the_c_header(tmp_path):
     (tmp_path / "sizes.c").write_text(source + "  return 0;\n}\n")
     subprocess.run([compiler, "-std=c11", f"-I{include}", "sizes.c", "-o", "sizes"], cwd=tmp_path, check=True)
     sizes = [int(line) for line in subprocess.check_output([tmp_path / "sizes"]).split()]
-    ours = [runtime._CQuantizer, runtime._CSectionLayout, runtime._CCacheConfig, runtime._CTensor, runtime._CTensor]
+    ours = [kv_library.CQuantizer, kv_library.CSectionLayout, kv_library.CCacheConfig]
+    ours += [kv_library.CTensor, kv_library.CTensor]
     assert sizes == [ctypes.sizeof(struct) for struct in ours]
 
 
@@ -193,31 +194,31 @@ def test_a_forgotten_cache_is_freed():
 
 
 def test_a_library_that_isnt_there_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv(runtime.LIBRARY_VARIABLE, str(tmp_path / "nowhere.so"))
+    monkeypatch.setenv(kv_library.LIBRARY_VARIABLE, str(tmp_path / "nowhere.so"))
     with pytest.raises(RuntimeLibraryError, match=r"RATEQUANT_KV_LIBRARY is .*nowhere\.so"):
-        runtime.load_library()
+        kv_library.load_library()
 
 
 def test_without_a_variable_the_package_and_the_source_tree_are_searched(monkeypatch, tmp_path):
-    monkeypatch.delenv(runtime.LIBRARY_VARIABLE, raising=False)
+    monkeypatch.delenv(kv_library.LIBRARY_VARIABLE, raising=False)
     package = tmp_path / "clients" / "python" / "ratequant"
-    monkeypatch.setattr(runtime, "__file__", str(package / "runtime.py"))
+    monkeypatch.setattr(kv_library, "__file__", str(package / "kv_library.py"))
     with pytest.raises(RuntimeLibraryError) as caught:
-        runtime.find_library()
+        kv_library.find_library()
     built, installed = tmp_path / "build" / "lib", package / "_native"
-    for place in (str(built), str(installed), runtime.LIBRARY_VARIABLE):
+    for place in (str(built), str(installed), kv_library.LIBRARY_VARIABLE):
         assert place in str(caught.value)
     for folder in (built, installed):  # the package's own comes first
         folder.mkdir(parents=True)
         (folder / "libratequant_kv.so").touch()
-        assert runtime.find_library() == folder / "libratequant_kv.so"
+        assert kv_library.find_library() == folder / "libratequant_kv.so"
 
 
 def test_a_file_that_isnt_a_library_is_an_error(monkeypatch, tmp_path):
     (tmp_path / "text.so").write_text("not a library")
-    monkeypatch.setenv(runtime.LIBRARY_VARIABLE, str(tmp_path / "text.so"))
+    monkeypatch.setenv(kv_library.LIBRARY_VARIABLE, str(tmp_path / "text.so"))
     with pytest.raises(RuntimeLibraryError, match=r"text\.so"):
-        runtime.load_library()
+        kv_library.load_library()
 
 
 def test_a_library_of_another_abi_version_is_refused(tmp_path):
@@ -229,7 +230,7 @@ def test_a_library_of_another_abi_version_is_refused(tmp_path):
     )
     subprocess.run([compiler, "-shared", "-fPIC", "other.c", "-o", "other.so"], cwd=tmp_path, check=True)
     with pytest.raises(RuntimeLibraryError, match="ABI version 7; this package needs 1"):
-        runtime.Library(tmp_path / "other.so")
+        kv_library.Library(tmp_path / "other.so")
 
 
 def test_importing_the_package_loads_neither_torch_nor_grpc():

@@ -10,89 +10,13 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ratequant import runtime
-from ratequant.runtime import CacheFormat, Geometry, KvCache, Quantizer, TensorView
+from ratequant.cache_format import format_of
+from ratequant.runtime import CacheFormat, Geometry, KvCache, TensorView
 from ratequant.v1 import bit_map_pb2
 
 _DTYPES = {torch.float32: runtime.FLOAT32, torch.float16: runtime.FLOAT16, torch.bfloat16: runtime.BFLOAT16}
 # Layers whose K and V are kept whole; the attention mask does the rest.
 _LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention")
-_DEFAULT_SINK_TOKENS = 4
-_DEFAULT_WINDOW = 32
-
-
-def format_of(
-    bit_map: bit_map_pb2.BitMap | Mapping[str, Any],
-    *,
-    page_tokens: int = 32,
-    sink_tokens: int | None = None,
-    window: int | None = None,
-) -> CacheFormat:
-    """What a cache for `bit_map` stores.
-
-    Args:
-      bit_map: the allocator's answer; or a mapping with `geometry` (a mapping
-        of `layers`, `kv_heads`, `head_dim`), `quantizers` (texts such as
-        "kivi", or runtime.Quantizer), `quantizer_index`, `width`, and
-        optionally `sink_tokens` and `window`.
-      page_tokens: tokens in a page: 16, 32, 64 or 128.
-      sink_tokens, window: instead of the bit map's.
-
-    Raises:
-      ValueError: a part is missing, or the bit map counts bytes of another
-        format version than the runtime's.
-    """
-    if isinstance(bit_map, bit_map_pb2.BitMap):
-        parts = _parts_of_message(bit_map)
-    else:
-        parts = _parts_of_mapping(bit_map)
-    given = {"sink_tokens": sink_tokens, "window": window}
-    parts |= {name: value for name, value in given.items() if value is not None}
-    return CacheFormat(**parts, page_tokens=page_tokens)
-
-
-def _parts_of_message(bit_map: bit_map_pb2.BitMap) -> dict[str, Any]:
-    version = runtime.load_library().format_version
-    if bit_map.format_version not in (0, version):
-        raise ValueError(
-            f"bit map '{bit_map.name}' is for packed format {bit_map.format_version}; the runtime has {version}"
-        )
-    geometry, cache = bit_map.geometry, bit_map.cache
-    return {
-        "geometry": Geometry(geometry.layers, geometry.kv_heads, geometry.head_dim),
-        "quantizers": [_quantizer_of_message(quantizer) for quantizer in bit_map.quantizers],
-        "quantizer_index": list(bit_map.quantizer_index),
-        "width": list(bit_map.width),
-        "sink_tokens": cache.sink_tokens if cache.HasField("sink_tokens") else _DEFAULT_SINK_TOKENS,
-        "window": cache.window if cache.HasField("window") else _DEFAULT_WINDOW,
-    }
-
-
-def _quantizer_of_message(message) -> Quantizer:
-    default = Quantizer(message.kind)
-    return Quantizer(
-        message.kind,
-        message.group_size or default.group_size,
-        message.seed,
-        message.key_scale or default.key_scale,
-        message.value_scale or default.value_scale,
-    )
-
-
-def _parts_of_mapping(bit_map: Mapping[str, Any]) -> dict[str, Any]:
-    needed = ("geometry", "quantizers", "quantizer_index", "width")
-    if missing := [name for name in needed if name not in bit_map]:
-        raise ValueError(f"the bit map has no {', '.join(missing)}; it needs {', '.join(needed)}")
-    geometry = bit_map["geometry"]
-    if not isinstance(geometry, Geometry):
-        geometry = Geometry(*(geometry[name] for name in ("layers", "kv_heads", "head_dim")))
-    return {
-        "geometry": geometry,
-        "quantizers": [q if isinstance(q, Quantizer) else Quantizer.parse(q) for q in bit_map["quantizers"]],
-        "quantizer_index": list(bit_map["quantizer_index"]),
-        "width": list(bit_map["width"]),
-        "sink_tokens": bit_map.get("sink_tokens", _DEFAULT_SINK_TOKENS),
-        "window": bit_map.get("window", _DEFAULT_WINDOW),
-    }
 
 
 class RateQuantCache(Cache):
