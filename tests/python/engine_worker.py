@@ -22,7 +22,13 @@ class EngineRun:
     """A running engine and a segment for it. A context manager: the engine dies with it."""
 
     def __init__(
-        self, model: Path, text: Path, sequences: int, length: int, launcher: list[str] | None = None, **environment: str
+        self,
+        model: Path,
+        text: Path,
+        sequences: int,
+        length: int,
+        launcher: list[str] | None = None,
+        **environment: str,
     ) -> None:
         command = [sys.executable, *(launcher or ["-m", "ratequant.capture.engine"])]
         command += ["--model", str(model), "--text", str(text)]

@@ -46,7 +46,7 @@ def change_config(folder: Path, **changes) -> None:
         ("qwen3_next", {}, "'linear_attention'"),
         ("jamba", {}, "'linear_attention'"),
         ("falcon_h1", {}, "'hybrid'"),
-        ("gemma3n_text", {"activation_sparsity_pattern": [0.0] * 3, "num_kv_shared_layers": 1}, "1 layers of 'gemma3n_text' use another"),
+        ("gemma3n_text", {"activation_sparsity_pattern": [0.0] * 3, "num_kv_shared_layers": 1}, "1 layers of 'gemma3n_"),
         ("llama", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized"),
     ],
 )  # fmt: skip

@@ -45,7 +45,9 @@ class TapCache(Cache):
     def update_conv_state(self, conv_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse(layer_idx, "a convolution state")
 
-    def update_recurrent_state(self, recurrent_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> NoReturn:
+    def update_recurrent_state(
+        self, recurrent_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> NoReturn:
         _refuse(layer_idx, "a recurrent state")
 
     def get_conv_state(self, layer_idx: int, *args: Any, **kwargs: Any) -> NoReturn:
