@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -19,20 +18,18 @@ from ratequant.client import Client
 from ratequant.errors import RateQuantError
 from ratequant.evaluate.bundle import Bundle
 from ratequant.evaluate.calibrating import Provenance, calibrate, find_calibration
-from ratequant.evaluate.configurations import Configuration, configurations, fetch_maps
+from ratequant.evaluate.configurations import configurations, fetch_maps
 from ratequant.evaluate.map_source import MapSource
-from ratequant.evaluate.options import BASELINE, EvaluateOptions
-from ratequant.evaluate.paired import paired_difference
+from ratequant.evaluate.options import EvaluateOptions
 from ratequant.evaluate.perplexity import load_model, streaming_losses
+from ratequant.evaluate.rows import FP32_MAP, RowBuilder
 from ratequant.evaluate.status import Status
 from ratequant.services import Services
 from ratequant.text import TextError, load_tokenizer, read_text, token_sequences
-from ratequant.v1 import bit_map_pb2, model_pb2
+from ratequant.v1 import bit_map_pb2
 
 # Sequences that run at once: more gain nothing on a CPU and cost memory.
 _BATCH_SIZE = 8
-# In place of a bit map's name.
-_FP32_MAP = ""
 
 
 @dataclasses.dataclass
@@ -95,22 +92,10 @@ def evaluate(
         maps = fetch_maps(source, configurations(options), status.note)
         bundle = Bundle(source.full_calibration(), maps.distinct, source.curves())
     losses = _measure(options, maps.distinct, torch.from_numpy(tokens).long(), status)
-    shared = {
-        "model": options.model_name.removeprefix("models/"),
-        "text": pathlib.Path(options.eval_text).name,
-    }
-    extra = {
-        "calibration": calibration,
-        "token_digest": token_digest(tokens),
-        "sinks": options.sinks,
-        "window": options.window,
-        "context_tokens": options.context_tokens,
-    }
-    rows = [_baseline_row(bundle.calibration.geometry, losses[_FP32_MAP], shared, extra)]
+    builder = RowBuilder(options, bundle.calibration, token_digest(tokens), losses)
+    rows = [builder.baseline()]
     for configuration, bit_map in maps.maps.items():
-        uniform = maps.maps.get(configuration.uniform)
-        reference = losses[uniform.name] if uniform is not None else None
-        rows.append(_row(configuration, bit_map, losses[bit_map.name], reference, losses[_FP32_MAP], shared, extra))
+        rows.append(builder.row(configuration, bit_map, maps.maps.get(configuration.uniform)))
     skipped = {str(configuration): reason for configuration, reason in maps.skipped.items()}
     return Evaluation(rows, skipped, bundle, losses)
 
@@ -155,7 +140,7 @@ def _measure(
     tokens: torch.Tensor,
     status: Status,
 ) -> dict[str, np.ndarray]:
-    """Losses by map name, and those of fp32 under _FP32_MAP. Maps that store
+    """Losses by map name, and those of fp32 under FP32_MAP. Maps that store
     the same bytes run once."""
     status.phase("loading the model")
     model = load_model(options.model)
@@ -173,7 +158,7 @@ def _measure(
     by_form = {form: run(bit_map) for form, bit_map in ({None: None} | distinct).items()}
     status.clear()
     losses = {name: by_form[_stored_form(bit_map)] for name, bit_map in bit_maps.items()}
-    return losses | {_FP32_MAP: by_form[None]}
+    return losses | {FP32_MAP: by_form[None]}
 
 
 def _cache(model: PreTrainedModel, bit_map: bit_map_pb2.BitMap | None) -> Cache:
@@ -190,62 +175,6 @@ def _stored_form(bit_map: bit_map_pb2.BitMap) -> bytes:
         cache=bit_map.cache,
     )
     return form.SerializeToString(deterministic=True)
-
-
-def _baseline_row(geometry: model_pb2.ModelGeometry, losses: np.ndarray, shared: dict, extra: dict) -> dict:
-    elements = geometry.layers * geometry.kv_heads * 2 * geometry.head_dim
-    return shared | {
-        "quantizer": "none",
-        "strategy": BASELINE,
-        "code_bits": 32.0,
-        "effective_bits": 32.0,
-        "bytes_per_token": 4.0 * elements,
-        **_loss_fields(losses, None),
-        "budget_kind": "none",
-        "budget": None,
-        "bit_map": _FP32_MAP,
-        "nll": float(losses.mean()),
-        "nll_diff_to_fp": 0.0,
-        "nll_diff_to_fp_stderr": 0.0,
-        **extra,
-    }
-
-
-def _row(
-    configuration: Configuration,
-    bit_map: bit_map_pb2.BitMap,
-    losses: np.ndarray,
-    uniform: np.ndarray | None,
-    baseline: np.ndarray,
-    shared: dict,
-    extra: dict,
-) -> dict:
-    to_fp, to_fp_stderr = paired_difference(losses, baseline)
-    return shared | {
-        "quantizer": configuration.quantizer,
-        "strategy": configuration.strategy,
-        "code_bits": bit_map.code_bits,
-        "effective_bits": bit_map.effective_bits,
-        "bytes_per_token": bit_map.bytes_per_token,
-        **_loss_fields(losses, uniform),
-        "budget_kind": configuration.budget_kind,
-        "budget": configuration.budget,
-        "bit_map": bit_map.name,
-        "nll": float(losses.mean()),
-        "nll_diff_to_fp": to_fp,
-        "nll_diff_to_fp_stderr": to_fp_stderr,
-        **extra,
-    }
-
-
-def _loss_fields(losses: np.ndarray, uniform: np.ndarray | None) -> dict:
-    difference, stderr = (None, None) if uniform is None else paired_difference(losses, uniform)
-    return {
-        "tokens": int(losses.size),
-        "perplexity": math.exp(losses.mean()),
-        "nll_diff_to_uniform": difference,
-        "nll_diff_stderr": stderr,
-    }
 
 
 def check_writable(path: str | os.PathLike) -> None:
