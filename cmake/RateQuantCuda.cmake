@@ -19,7 +19,12 @@ macro(rq_enable_cuda)
     message(FATAL_ERROR
       "RATEQUANT_CUDA is '${RATEQUANT_CUDA}'; supported: AUTO, ON, OFF")
   endif()
-  if(NOT RATEQUANT_CUDA STREQUAL "OFF")
+  # Sanitizers are flags of the host's compiler that nvcc doesn't know; under
+  # them the kernels are tested on the CPU.
+  if(RATEQUANT_SANITIZE AND RATEQUANT_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "RATEQUANT_CUDA=ON doesn't go with RATEQUANT_SANITIZE")
+  endif()
+  if(NOT RATEQUANT_CUDA STREQUAL "OFF" AND NOT RATEQUANT_SANITIZE)
     check_language(CUDA)
     if(CMAKE_CUDA_COMPILER)
       if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)

@@ -250,7 +250,8 @@ __device__ void EncodeTile<Lanes, kType>::EncodeChannels(int begin) {
     }
     StoreCodes(begin + slot, min(tokens - slot, Lanes::kRowsPerWarp), codes);
   }
-  __syncthreads();  // the next group reuses the ranges
+  // The next group may begin: its ranges were read before the last barrier, and
+  // its parameters are written after the next.
 }
 
 // Every channel's range over the rows that each warp has.

@@ -227,6 +227,8 @@ const WarpSlot* MeetInWarp(unsigned mask, WarpOp op, WarpSlot mine) {
   return BlockRunner::Running().MeetInWarp(mask, op, mine);
 }
 
+WarpSlot SlotOf(const WarpSlot* slots, unsigned lane) { return slots[lane]; }
+
 void Fence() {
 #if CUDA_ON_CPU_RACE_CHECK
   // ThreadSanitizer knows no fences. One point for all of them orders more than

@@ -25,6 +25,10 @@ struct WarpSlot {
 // GPU.
 const WarpSlot* MeetInWarp(unsigned mask, WarpOp op, WarpSlot mine);
 
+// slots[lane]. Not inline, so that ThreadSanitizer doesn't see the shim's own
+// memory.
+WarpSlot SlotOf(const WarpSlot* slots, unsigned lane);
+
 template <class T>
 WarpSlot ToSlot(const T& value) {
   static_assert(sizeof(T) <= sizeof(WarpSlot) &&
@@ -48,7 +52,7 @@ T Shuffle(unsigned mask, const T& value, int source) {
   if (((mask >> source) & 1) == 0) {
     Fail("shuffle from lane %d, which isn't in the mask %08x", source, mask);
   }
-  return FromSlot<T>(slots[source]);
+  return FromSlot<T>(SlotOf(slots, static_cast<unsigned>(source)));
 }
 
 inline int Lane() { return static_cast<int>(current->lane); }
@@ -64,9 +68,10 @@ template <class T, class F>
 T ReduceInWarp(unsigned mask, T value, F combine) {
   const WarpSlot* slots = MeetInWarp(mask, WarpOp::kReduce, ToSlot(value));
   unsigned rest = mask;
-  T result = FromSlot<T>(slots[std::countr_zero(rest)]);
+  T result = FromSlot<T>(SlotOf(slots, std::countr_zero(rest)));
   for (rest &= rest - 1; rest != 0; rest &= rest - 1) {
-    result = combine(result, FromSlot<T>(slots[std::countr_zero(rest)]));
+    result =
+        combine(result, FromSlot<T>(SlotOf(slots, std::countr_zero(rest))));
   }
   return result;
 }
@@ -119,7 +124,9 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   unsigned votes = 0;
   for (unsigned lane = 0; lane < 32; ++lane) {
     if ((mask >> lane) & 1) {
-      votes |= static_cast<unsigned>(slots[lane].words[0]) << lane;
+      votes |=
+          static_cast<unsigned>(::cuda_on_cpu::SlotOf(slots, lane).words[0])
+          << lane;
     }
   }
   return votes;

@@ -21,7 +21,7 @@ TEST_P(RaceFree, SectionKernels) {
   EXPECT_EQ(CheckBatch(GetParam(), ScalarOracle()), "");
 }
 
-TEST(RaceFree, FaultyTasksAndValues) { EXPECT_EQ(CheckFaults(), ""); }
+TEST(FaultsRaceFree, InTasksAndValues) { EXPECT_EQ(CheckFaults(), ""); }
 
 }  // namespace
 }  // namespace ratequant::kv::cuda
