@@ -56,6 +56,10 @@ absl::Status WithReason(const absl::Status& status) {
   return MakeError(absl::StatusCode::kInternal, "INTERNAL", status.message());
 }
 
+double Seconds(const google::protobuf::Duration& duration) {
+  return duration.seconds() + duration.nanos() * 1e-9;
+}
+
 void Log(const absl::StatusOr<v1::CalibrateProgress>& outcome) {
   if (!outcome.ok()) {
     spdlog::warn("calibration failed: {} {}: {}",
@@ -64,11 +68,11 @@ void Log(const absl::StatusOr<v1::CalibrateProgress>& outcome) {
                  std::string(outcome.status().message()));
     return;
   }
-  spdlog::info("{} {}, {} tokens in {} s, {} s of it in the sweep",
+  spdlog::info("{} {}, {} tokens in {:.1f} s, {:.1f} s of it in the sweep",
                outcome->calibration(),
                outcome->published() ? "published" : "kept in the spool",
-               outcome->tokens_total(), outcome->elapsed().seconds(),
-               outcome->sweep_time().seconds());
+               outcome->tokens_total(), Seconds(outcome->elapsed()),
+               Seconds(outcome->sweep_time()));
 }
 
 }  // namespace

@@ -1,14 +1,12 @@
 #include "services/calibration/engine_source.h"
 
-#include <signal.h>
-
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "services/common/status.h"
+#include "services/calibration/engine_errors.h"
 #include "spdlog/spdlog.h"
 
 namespace ratequant::calibration {
@@ -18,19 +16,6 @@ namespace {
 constexpr uint64_t kMaxSlots = 8;
 constexpr uint64_t kMinSlots = 2;
 constexpr uint64_t kSegmentTarget = uint64_t{256} << 20;
-// Errors are cut to 1 KiB on the wire: the last lines have to fit.
-constexpr size_t kLastWords = 600;
-// What a shell answers for a child that died by SIGKILL.
-constexpr int kShellKilled = 128 + SIGKILL;
-
-absl::Status EngineError(absl::StatusCode code, absl::string_view reason,
-                         absl::string_view message) {
-  return MakeError(code, reason, message);
-}
-
-bool KilledFromOutside(const ProcessExit& exit) {
-  return exit.by_signal ? exit.code == SIGKILL : exit.code == kShellKilled;
-}
 
 // What the engine says of itself.
 v1::CaptureInfo InfoOf(const HelloMessage& hello) {
@@ -83,10 +68,7 @@ absl::StatusOr<CaptureShape> EngineSource::Open() {
 
 absl::Status EngineSource::Start() {
   auto text = MemoryFile::CreateWith("ratequant-text", text_);
-  if (!text.ok()) {
-    return EngineError(absl::StatusCode::kAborted, "ENGINE_OUT_OF_MEMORY",
-                       text.status().message());
-  }
+  if (!text.ok()) return EngineWithoutMemory(text.status());
   text_file_ = *std::move(text);
   std::vector<std::string> command = options_.command;
   const std::string arguments[] = {"--model",
@@ -99,11 +81,7 @@ absl::Status EngineSource::Start() {
                                    absl::StrCat(plan_.sequence_length)};
   command.insert(command.end(), std::begin(arguments), std::end(arguments));
   auto process = EngineProcess::Start(command);
-  if (!process.ok()) {
-    return EngineError(absl::StatusCode::kInternal, "ENGINE_ERROR",
-                       absl::StrCat("cannot start the capture engine: ",
-                                    process.status().message()));
-  }
+  if (!process.ok()) return EngineNotStarted(process.status());
   process_ = *std::move(process);
   spdlog::debug("engine {} started for {}", process_->pid(), model_path_);
   return absl::OkStatus();
@@ -123,7 +101,7 @@ absl::StatusOr<EngineMessage> EngineSource::Receive() {
   EngineMessage message = std::move(queue_.front());
   queue_.pop_front();
   if (const auto* error = std::get_if<ErrorMessage>(&message)) {
-    return ReportedError(*error);
+    return EngineReported(*error);
   }
   return message;
 }
@@ -186,10 +164,7 @@ absl::Status EngineSource::MakeSegment() {
   const uint64_t slot_bytes = 4 * tensor_bytes_;
   const uint64_t slots = SlotCount(slot_bytes, shape_.geometry.layers());
   auto segment = MemoryFile::Create("ratequant-capture", slots * slot_bytes);
-  if (!segment.ok()) {
-    return EngineError(absl::StatusCode::kAborted, "ENGINE_OUT_OF_MEMORY",
-                       segment.status().message());
-  }
+  if (!segment.ok()) return EngineWithoutMemory(segment.status());
   segment_ = *std::move(segment);
   held_.assign(slots, false);
   return process_->Write(
@@ -291,28 +266,20 @@ v1::CaptureInfo EngineSource::Info() const {
 }
 
 absl::Status EngineSource::Violation(absl::string_view what) const {
-  return EngineError(absl::StatusCode::kInternal, "ENGINE_ERROR",
-                     absl::StrCat("the capture engine broke the protocol: ",
-                                  what, LastWords()));
+  return EngineViolation(what, LastWords());
 }
 
-absl::Status EngineSource::ReportedError(const ErrorMessage& error) const {
-  const std::string& reason = error.reason;
-  if (reason == "MODEL_UNREADABLE" || reason == "UNSUPPORTED_MODEL") {
-    return EngineError(absl::StatusCode::kFailedPrecondition, reason,
-                       error.message);
-  }
-  if (reason == "TEXT_EMPTY" || reason == "TEXT_TOO_SHORT") {
-    return FieldError(reason, "text", error.message);
-  }
-  if (reason == "ENGINE_OUT_OF_MEMORY") {
-    return EngineError(
-        absl::StatusCode::kAborted, reason,
-        absl::StrCat("the capture engine ran out of memory: ", error.message));
-  }
-  return EngineError(absl::StatusCode::kInternal, "ENGINE_ERROR",
-                     absl::StrCat("the capture engine failed (", reason,
-                                  "): ", error.message));
+// Why there is no next line. `stalled`: the patience was what was left of the
+// time for heartbeats.
+absl::Status EngineSource::ReadError(const absl::Status& status, bool stalled) {
+  if (absl::IsOutOfRange(status)) return OutputEnded();
+  if (absl::IsInvalidArgument(status)) return Violation(status.message());
+  absl::Status cancelled = cancel_.status();
+  if (!cancelled.ok()) return cancelled;
+  if (!stalled)
+    return EngineHung("said nothing", options_.timeout, LastWords());
+  return EngineHung("sent nothing but heartbeats", options_.stall_timeout,
+                    LastWords());
 }
 
 // The engine's output ended before 'done'.
@@ -320,43 +287,16 @@ absl::Status EngineSource::OutputEnded() {
   const auto exit = process_->WaitForExit(options_.exit_patience, cancel_);
   absl::Status cancelled = cancel_.status();
   if (!cancelled.ok()) return cancelled;
-  if (!exit.has_value()) {
-    return Violation("it closed its output and stayed");
-  }
-  if (KilledFromOutside(*exit)) {
-    return EngineError(
-        absl::StatusCode::kAborted, "ENGINE_OUT_OF_MEMORY",
-        absl::StrCat("the capture engine was killed by the system (",
-                     exit->ToString(), "), most likely out of memory",
-                     LastWords()));
-  }
-  return EngineError(absl::StatusCode::kAborted, "ENGINE_CRASHED",
-                     absl::StrCat("the capture engine ended early with ",
-                                  exit->ToString(), LastWords()));
-}
-
-absl::Status EngineSource::ReadError(const absl::Status& status, bool stalled) {
-  if (absl::IsOutOfRange(status)) return OutputEnded();
-  if (absl::IsInvalidArgument(status)) return Violation(status.message());
-  absl::Status cancelled = cancel_.status();
-  if (!cancelled.ok()) return cancelled;
-  const std::string what =
-      stalled ? absl::StrCat("sent nothing but heartbeats for ",
-                             absl::FormatDuration(options_.stall_timeout))
-              : absl::StrCat("said nothing for ",
-                             absl::FormatDuration(options_.timeout));
-  return EngineError(absl::StatusCode::kDeadlineExceeded, "ENGINE_HUNG",
-                     absl::StrCat("the capture engine ", what,
-                                  " and was killed", LastWords()));
+  if (!exit.has_value()) return Violation("it closed its output and stayed");
+  return EngineDied(*exit, LastWords());
 }
 
 std::string EngineSource::LastWords() const {
   const std::string tail = process_->StderrTail();
-  if (tail.empty()) return "";
-  spdlog::error("engine {} said last:\n{}", process_->pid(), tail);
-  const bool cut = tail.size() > kLastWords;
-  return absl::StrCat("; its last words: ", cut ? "..." : "",
-                      cut ? tail.substr(tail.size() - kLastWords) : tail);
+  if (!tail.empty()) {
+    spdlog::error("engine {} said last:\n{}", process_->pid(), tail);
+  }
+  return tail;
 }
 
 }  // namespace ratequant::calibration

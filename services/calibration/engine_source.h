@@ -68,7 +68,6 @@ class EngineSource : public CaptureSource {
   absl::Status End();
 
   absl::Status Violation(absl::string_view what) const;
-  absl::Status ReportedError(const ErrorMessage& message) const;
   absl::Status OutputEnded();
   absl::Status ReadError(const absl::Status& status, bool stalled);
   std::string LastWords() const;
