@@ -153,8 +153,8 @@ TEST_F(EngineSourceTest, ReportsSilence) {
 }
 
 TEST_F(EngineSourceTest, AHeartbeatIsNotSilence) {
-  // Two seconds of nothing else, with a patience of one.
-  EXPECT_TRUE(Outcome("beat@middle", absl::Seconds(1)).ok());
+  // Six seconds of nothing else, with a patience of four.
+  EXPECT_TRUE(Outcome("beat@middle", absl::Seconds(4)).ok());
 }
 
 TEST_F(EngineSourceTest, HeartbeatsAloneAreNotEnoughForEver) {

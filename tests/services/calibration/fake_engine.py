@@ -184,9 +184,9 @@ def flood_stderr(engine: Engine) -> None:
 
 
 def beat(engine: Engine) -> None:
-    for _ in range(10):
+    for _ in range(12):
         engine.send("heartbeat", note="thinking")
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def write(text: str):

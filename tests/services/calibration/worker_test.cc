@@ -105,11 +105,11 @@ TEST_F(WorkerTest, ShowsEveryPhaseInOrder) {
 }
 
 TEST_F(WorkerTest, ShowsThatItLivesWhileTheEngineIsSilent) {
-  options_.engine.timeout = absl::Seconds(2);
+  options_.engine.timeout = absl::Seconds(4);
   Start("hang@middle");
   const CallResult result = CalibrateModel();
   ExpectError(result, absl::StatusCode::kDeadlineExceeded, "ENGINE_HUNG",
-              "said nothing for 2s");
+              "said nothing for 4s");
   int capturing = 0;
   for (const Progress& progress : result.progress) {
     capturing += progress.phase() == Progress::CAPTURING;
