@@ -7,7 +7,6 @@ deployment runs them itself.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import pathlib
 import shlex
@@ -25,9 +24,9 @@ import ratequant
 
 BIN_DIR_VARIABLE = "RATEQUANT_BIN_DIR"
 
-_PR_SET_PDEATHSIG = 1
-# Loaded before any fork: a child of a process with threads must not do it.
-_LIBC = ctypes.CDLL(None, use_errno=True)
+# From util-linux, part of every Linux system: the service gets SIGTERM when the
+# thread that started it ends.
+_END_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
 
 
 class ServiceError(RuntimeError):
@@ -148,7 +147,9 @@ class _Process:
         self._port_file = folder / f"{name}.port"
         self._log_path = folder / f"{name}.log"
         self._port_file.unlink(missing_ok=True)
-        command = [find_binary(name), "--address", "127.0.0.1:0", "--port-file", str(self._port_file), *arguments]
+        # setpriv ends the service with this process. Not preexec_fn: that forks, and
+        # gRPC's fork handlers may wait for ever then; without it Python uses vfork.
+        command = [*_END_WITH_PARENT, find_binary(name), "--address", "127.0.0.1:0", "--port-file", str(self._port_file), *arguments]
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -158,7 +159,6 @@ class _Process:
                 env=_environment(),
                 # Ctrl-C must reach only this process, which then stops them in order.
                 start_new_session=True,
-                preexec_fn=_end_with_parent(os.getpid()),
             )
 
     def wait_until_serving(self, timeout: float) -> str:
@@ -209,13 +209,3 @@ def _environment() -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join(package_parents + ([inherited] if inherited else []))
     return os.environ | {"PYTHONPATH": path}
-
-
-def _end_with_parent(parent: int):
-    def before_exec() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        # The parent may have died before prctl took effect.
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return before_exec
