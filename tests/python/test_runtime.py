@@ -109,7 +109,8 @@ def test_one_tensor_can_be_read_alone():
     values = Buffer(20, float)
     with KvCache(make_format(16)) as cache:
         sequence = cache.add_sequence()
-        cache.append(sequence, 0, 20, Buffer(20).view, values.view)
+        keys = Buffer(20)
+        cache.append(sequence, 0, 20, keys.view, values.view)
         out = Buffer(20)
         cache.gather(sequence, 0, 0, 20, None, out.view)
         assert out.data == values.data
@@ -124,7 +125,8 @@ def test_bytes_are_counted():
         assert cache.sequence_bytes(37) == 2 * 4 * section + 6 * token
         sequence = cache.add_sequence()
         assert cache.allocated_bytes(sequence) == 0
-        cache.append(sequence, 0, 37, Buffer(37).view, Buffer(37).view)
+        keys, values = Buffer(37), Buffer(37)  # A view doesn't keep its memory alive.
+        cache.append(sequence, 0, 37, keys.view, values.view)
         assert cache.allocated_bytes(sequence) == cache.sequence_bytes(37)
         cache.remove_sequence(sequence)
         assert cache.free_page_bytes() == 2 * 4 * section
