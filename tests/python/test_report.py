@@ -216,6 +216,18 @@ def test_the_smallest_list_of_rows_that_scripts_write_is_enough(evaluation):
     assert "24.40" in render(only, None)
 
 
+def test_what_is_beyond_use_is_left_out_of_the_chart_and_kept_in_the_table(evaluation):
+    rows = [dict(row) for row in evaluation[0]]
+    bad = next(row for row in rows if row["strategy"] == "uniform")
+    bad["perplexity"] = 3781.6
+    html = render(rows, None)
+    drawn = [row for row in rows if row["strategy"] in ("loss-projected", "uniform")]
+    assert count(html).counts["perplexity", "circle.point"] == len(drawn) - 1
+    assert "One point above 49 only in the table." in html and "3781.60" in html
+    hopeless = [row | {"perplexity": 900.0} if row["strategy"] != "fp32" else row for row in rows]
+    assert f"{len(drawn)} points above 49 only in the table." in render(hopeless, None)
+
+
 def test_single_quantizers_are_shown_where_nothing_is_mixed(evaluation):
     rows, bundle = evaluation
     single = [row for row in rows if row["quantizer"] in ("none", "kivi")]
@@ -275,7 +287,7 @@ def test_quantizers_keep_their_colours_and_variants_get_their_own():
     assert classes["kivi"] == quantizer_classes(["kivi"])["kivi"]
 
 
-@pytest.mark.parametrize(("low", "high"), [(24.3, 30.5), (24.38, 24.52), (1e-5, 11.0), (0.2, 900.0), (24, 3800)])
+@pytest.mark.parametrize(("low", "high"), [(24.3, 30.5), (24.38, 24.52), (13.3, 26.5), (1e-5, 11.0), (0.2, 900.0), (24, 3800)])
 def test_log_ticks_lie_on_the_axis_and_are_few(low, high):
     ticks = log_ticks(low, high)
     assert 2 <= len(ticks) <= 9

@@ -47,7 +47,7 @@ def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
     if decades < 1.2:
         for factors in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 2, 5)):
             ticks = _log_candidates(low, high, factors)
-            if 2 <= len(ticks) <= most:
+            if 4 <= len(ticks) <= most:
                 return ticks
         return linear_ticks(low, high, most)
     ticks = _log_candidates(low, high, (1,))

@@ -11,6 +11,8 @@ from ratequant.report.palette import legend
 _WIDTH, _HEIGHT = 1000.0, 400.0
 _BAR_WIDTH, _BAR_HEIGHT = 90.0, 16.0
 _BASELINE = "fp32"
+# Worse than so many times the best is beyond use, and would flatten the rest.
+_HIGHEST = 2.0
 # Strategies in the chart; the table has all.
 _FILLED, _HOLLOW = "loss-projected", "uniform"
 
@@ -20,11 +22,15 @@ def perplexity_chart(rows: list[dict], classes: dict[str, str]) -> Markup:
     ones uniform; bars are two standard errors of the paired difference to
     fp32."""
     baseline = next((row for row in rows if row["strategy"] == _BASELINE), None)
-    drawn = [row for row in rows if row["strategy"] in (_FILLED, _HOLLOW)]
-    if not drawn:
+    wanted = [row for row in rows if row["strategy"] in (_FILLED, _HOLLOW)]
+    if not wanted:
         return element("p", "No row to draw.")
+    ceiling = _HIGHEST * min(row["perplexity"] for row in rows)
+    drawn = [row for row in wanted if row["perplexity"] <= ceiling]
+    if not drawn:
+        return _left_out(len(wanted), ceiling)
     intervals = [_interval(row) for row in drawn]
-    values = [value for interval in intervals for value in interval] + ([baseline["perplexity"]] if baseline else [])
+    values = [min(value, ceiling) for interval in intervals for value in interval] + ([baseline["perplexity"]] if baseline else [])
     y_low, y_high = log_range(values)
     bits = [row["effective_bits"] for row in drawn]
     x_low, x_high = min(bits) - 0.2, max(bits) + 0.2
@@ -37,7 +43,7 @@ def perplexity_chart(rows: list[dict], classes: dict[str, str]) -> Markup:
         parts.append(element("line", x1=x.start, x2=x.end, y1=level, y2=level, class_="reference"))
         text = f"fp32 {baseline['perplexity']:.2f}"
         parts.append(element("text", text, x=x.end, y=level - 6, class_="tick end"))
-    names = list(dict.fromkeys(row["quantizer"] for row in drawn))
+    names = [name for name in classes if any(row["quantizer"] == name for row in drawn)]
     for name in sorted(names, key=lambda name: name == "any"):
         for strategy in (_HOLLOW, _FILLED):
             series = sorted(
@@ -49,7 +55,15 @@ def perplexity_chart(rows: list[dict], classes: dict[str, str]) -> Markup:
             parts += [_point(row, x, y, classes[name]) for row in series]
     entries = [(name if name != "any" else "across quantizers", f"fill {classes[name]}") for name in names]
     entries += [(f"{_FILLED}", "dot"), (_HOLLOW, "dot hollow")]
-    return join(legend(entries), svg(_WIDTH, _HEIGHT, "Perplexity against effective bits", *parts))
+    picture = svg(_WIDTH, _HEIGHT, "Perplexity against effective bits", *parts)
+    return join(legend(entries), picture, _left_out(len(wanted) - len(drawn), ceiling))
+
+
+def _left_out(count: int, ceiling: float) -> Markup:
+    if not count:
+        return Markup()
+    which = "One point" if count == 1 else f"{count} points"
+    return element("p", f"{which} above {ceiling:.0f} only in the table.", class_="note")
 
 
 def _interval(row: dict) -> tuple[float, float]:
@@ -66,7 +80,7 @@ def _point(row: dict, x: Scale, y: Scale, class_: str) -> Markup:
     )
     hollow = " hollow" if row["strategy"] == _HOLLOW else ""
     circle = element("circle", tooltip(text), cx=px, cy=py, r=4.5, class_=f"point {class_}{hollow}")
-    return join(error_bar(px, y(low), y(high), class_), circle)
+    return join(error_bar(px, y(low), max(y(high), y.end), class_), circle)
 
 
 def perplexity_table(rows: list[dict]) -> Markup:
@@ -101,14 +115,14 @@ _KIND_HEADING = {
 
 
 def _reach(rows: list[dict]) -> float:
-    """What an error bar's half width stands for: the largest difference, but one
-    far off must not flatten all others; it is cut off."""
+    """What an error bar's half width stands for: the largest difference, but
+    those far off must not flatten all others; they are cut off."""
     ends = sorted(
         abs(row["nll_diff_to_uniform"]) + 2 * (row["nll_diff_stderr"] or 0.0)
         for row in rows
         if row["nll_diff_to_uniform"] is not None
     )
-    return min(ends[-1], 3 * ends[int(0.9 * (len(ends) - 1))]) if ends else 0.0
+    return min(ends[-1], 3 * ends[len(ends) // 2]) if ends else 0.0
 
 
 def _group(row: dict) -> tuple[str, float, str]:
