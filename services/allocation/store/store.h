@@ -34,8 +34,8 @@ enum class Durability {
 // Thread-safe. Errors: UNAVAILABLE (STORE_ERROR) when the storage fails,
 // RESOURCE_EXHAUSTED (STORE_FULL) when it has no room, DATA_LOSS
 // (STORE_CORRUPT) when what was stored can't be read back. After a Write that
-// failed reads see what they saw before; what it meant to store may still appear
-// after a restart.
+// failed reads see what they saw before; what it meant to store may still
+// appear after a restart.
 class Store {
  public:
   virtual ~Store() = default;

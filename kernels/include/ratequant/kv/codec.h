@@ -18,9 +18,9 @@ namespace ratequant::kv {
 // version is refused.
 inline constexpr uint32_t kFormatVersion = 1;
 
-// Which implementation runs. All give the same bytes and floats. kSimd picks the
-// best instruction set at run time (AVX-512, AVX2, NEON) and is the reference on
-// a CPU that has none of them.
+// Which implementation runs. All give the same bytes and floats. kSimd picks
+// the best instruction set at run time (AVX-512, AVX2, NEON) and is the
+// reference on a CPU that has none of them.
 enum class Backend { kReference, kSimd };
 
 // Quantizes and dequantizes the rows of one group. Immutable after creation
@@ -62,9 +62,9 @@ class Codec {
                               absl::Span<uint8_t> section) const = 0;
 
   // Decodes rows [first, first + count) into `out`, in the original basis
-  // (rotations undone). Any range. Values beyond fp16's range, which only errors
-  // of quantization can make, become 65504 in fp16 output. INVALID_ARGUMENT for a
-  // bad range.
+  // (rotations undone). Any range. Values beyond fp16's range, which only
+  // errors of quantization can make, become 65504 in fp16 output.
+  // INVALID_ARGUMENT for a bad range.
   virtual absl::Status Decode(absl::Span<const uint8_t> section, int first,
                               int count, const MutableRows& out) const = 0;
 };
