@@ -88,12 +88,14 @@ TEST_F(RaceDeathTest, ThreadsOfABlockMayNotAddToOneWord) {
 }
 
 // Both blocks run at once: each waits for the other. Blocks that one worker
-// runs after each other are in order, and races between them go unseen.
+// runs after each other are in order, and races between them go unseen. Many
+// stores: ThreadSanitizer can miss two that fall into the same instant.
 __global__ void StorePlain(int* out, int* running) {
   atomicAdd(running, 1);
   while (atomicAdd(running, 0) < 2) {
   }
-  out[0] = 1;
+  volatile int* const word = out;
+  for (int i = 0; i < 1000; ++i) *word = i;
 }
 
 TEST_F(RaceDeathTest, BlocksMayNotStoreToOneWord) {
