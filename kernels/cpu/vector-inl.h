@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "hwy/highway.h"
+#include "kernels/quantizers/limits.h"
 #include "kernels/quantizers/number.h"
 #include "kernels/quantizers/rotation.h"
 #include "ratequant/kv/tensor.h"
@@ -36,7 +37,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 using WideTag = hn::CappedTag<float, 16>;
 using NarrowTag = hn::CappedTag<float, 8>;
 
-inline constexpr int kMaxDim = 512;
+inline constexpr int kMaxDim = kMaxHeadDim;
 
 template <class D>
 using IntTag = hn::RebindToSigned<D>;

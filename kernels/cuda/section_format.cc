@@ -1,8 +1,8 @@
 #include "kernels/cuda/section_format.h"
 
-#include <bit>
 #include <string>
 
+#include "kernels/quantizers/limits.h"
 #include "ratequant/kv/bit_width.h"
 
 namespace ratequant::kv::cuda {
@@ -14,22 +14,18 @@ Status Unsupported(const std::string& name, int64_t value,
                          " isn't supported; supported: " + supported);
 }
 
-bool IsPowerOfTwo(int value) {
-  return value > 0 && std::has_single_bit(static_cast<unsigned>(value));
-}
-
 Status CheckShape(int head_dim, int page_tokens) {
-  if (head_dim < 8 || head_dim > 512 || head_dim % 8 != 0) {
+  if (!IsHeadDim(head_dim)) {
     return Unsupported("head_dim", head_dim, "multiples of 8 from 8 to 512");
   }
-  if (!IsPowerOfTwo(page_tokens) || page_tokens < 16 || page_tokens > 128) {
+  if (!IsPageTokens(page_tokens)) {
     return Unsupported("page_tokens", page_tokens, "16, 32, 64, 128");
   }
   return Status();
 }
 
 Status CheckGroups(int group_size, int head_dim, int page_tokens) {
-  if (!IsPowerOfTwo(group_size) || group_size < 8 || group_size > 128) {
+  if (!IsGroupSize(group_size)) {
     return Unsupported("group_size", group_size, "8, 16, 32, 64, 128");
   }
   const std::string multiples =
@@ -87,7 +83,7 @@ Status CheckFormat(const FormatSpec& spec, int head_dim, int page_tokens) {
   }
   for (const RowScale scale :
        {spec.quantizer.key_scale, spec.quantizer.value_scale}) {
-    if (scale != RowScale::kL2 && scale != RowScale::kUnbiased) {
+    if (!IsKnownScale(scale)) {
       return Unsupported("row scale", static_cast<int>(scale),
                          "1 (l2), 2 (unbiased)");
     }

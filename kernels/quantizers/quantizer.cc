@@ -1,40 +1,15 @@
 #include "ratequant/kv/quantizer.h"
 
-#include <bit>
 #include <set>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "kernels/quantizers/limits.h"
 
 namespace ratequant::kv {
 namespace {
-
-constexpr int kMinHeadDim = 8;
-constexpr int kMaxHeadDim = 512;
-constexpr int kMinGroupSize = 8;
-constexpr int kMaxGroupSize = 128;
-
-bool IsKnownKind(QuantizerKind kind) {
-  switch (kind) {
-    case QuantizerKind::kRtn:
-    case QuantizerKind::kKivi:
-    case QuantizerKind::kQuarot:
-    case QuantizerKind::kTurboquant:
-      return true;
-  }
-  return false;
-}
-
-bool IsKnownScale(RowScale scale) {
-  return scale == RowScale::kL2 || scale == RowScale::kUnbiased;
-}
-
-bool IsGroupSize(int size) {
-  return size >= kMinGroupSize && size <= kMaxGroupSize &&
-         std::has_single_bit(static_cast<unsigned>(size));
-}
 
 absl::Status UnsupportedGroupSize(absl::string_view size) {
   return absl::InvalidArgumentError(absl::StrCat(
@@ -147,14 +122,13 @@ absl::Status CheckSpec(const QuantizerSpec& spec) {
 }  // namespace
 
 absl::Status ValidateShape(int head_dim, int page_tokens) {
-  if (head_dim < kMinHeadDim || head_dim > kMaxHeadDim || head_dim % 8 != 0) {
+  if (!IsHeadDim(head_dim)) {
     return absl::InvalidArgumentError(
         absl::StrCat("head_dim ", head_dim,
                      " isn't supported; supported: multiples of 8 from ",
                      kMinHeadDim, " to ", kMaxHeadDim));
   }
-  if (page_tokens != 16 && page_tokens != 32 && page_tokens != 64 &&
-      page_tokens != 128) {
+  if (!IsPageTokens(page_tokens)) {
     return absl::InvalidArgumentError(
         absl::StrCat("page_tokens ", page_tokens,
                      " isn't supported; supported: 16, 32, 64, 128"));
@@ -230,9 +204,7 @@ absl::Status ValidateQuantizer(const QuantizerSpec& spec, int head_dim,
   absl::Status status = CheckSpec(spec);
   if (status.ok()) status = ValidateShape(head_dim, page_tokens);
   if (!status.ok()) return status;
-  const bool rotates = spec.kind == QuantizerKind::kQuarot ||
-                       spec.kind == QuantizerKind::kTurboquant;
-  if (rotates && !std::has_single_bit(static_cast<unsigned>(head_dim))) {
+  if (IsRotated(spec.kind) && !IsPowerOfTwo(head_dim)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "head_dim ", head_dim, " isn't supported by ", QuantizerId(spec.kind),
         "; supported: powers of two from 8 to 512"));
