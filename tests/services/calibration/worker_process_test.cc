@@ -95,6 +95,25 @@ class WorkerProcessTest : public testing::Test {
     return request;
   }
 
+  // A worker in the middle of a call whose engine has stopped answering.
+  struct HangingCall {
+    std::unique_ptr<EngineProcess> worker;
+    std::unique_ptr<v1::CalibrationService::Stub> stub;
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReader<v1::CalibrateProgress>> stream;
+    pid_t engine = 0;
+  };
+
+  void StartHangingCall(HangingCall& call) {
+    auto command = WorkerCommand("hang@middle");
+    command.push_back("--no-publish");
+    call.worker = StartProgram(command);
+    call.stub = ConnectTo(AddressIn("worker.port"));
+    call.stream = call.stub->CalibrateModel(&call.context, Request());
+    call.engine = WaitForNumber(dir_ / "engine.pid", absl::Seconds(60));
+    ASSERT_GT(call.engine, 0);
+  }
+
   static absl::Status Drain(grpc::ClientReader<v1::CalibrateProgress>& stream,
                             v1::CalibrateProgress* last) {
     while (stream.Read(last)) {
@@ -108,40 +127,28 @@ class WorkerProcessTest : public testing::Test {
 };
 
 TEST_F(WorkerProcessTest, SigtermEndsTheRunningCallAndTheProcess) {
-  auto command = WorkerCommand("hang@middle");
-  command.push_back("--no-publish");
-  auto worker = StartProgram(command);
-  auto stub = ConnectTo(AddressIn("worker.port"));
-  grpc::ClientContext context;
-  auto stream = stub->CalibrateModel(&context, Request());
-  const pid_t engine = WaitForNumber(dir_ / "engine.pid", absl::Seconds(60));
-  ASSERT_GT(engine, 0);
-  kill(worker->pid(), SIGTERM);
+  HangingCall call;
+  ASSERT_NO_FATAL_FAILURE(StartHangingCall(call));
+  kill(call.worker->pid(), SIGTERM);
   v1::CalibrateProgress last;
-  const absl::Status status = Drain(*stream, &last);
+  const absl::Status status = Drain(*call.stream, &last);
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   EXPECT_EQ(ErrorReason(status), "WORKER_SHUTTING_DOWN");
-  const auto exit = worker->WaitForExit(absl::Seconds(20), *never_);
+  const auto exit = call.worker->WaitForExit(absl::Seconds(20), *never_);
   ASSERT_TRUE(exit.has_value());
   EXPECT_TRUE(exit->clean()) << exit->ToString();
-  EXPECT_TRUE(IsGone(engine));
+  EXPECT_TRUE(IsGone(call.engine));
   EXPECT_FALSE(std::filesystem::exists(dir_ / "worker.port"));
 }
 
 TEST_F(WorkerProcessTest, TheEngineDoesNotOutliveAWorkerThatIsKilled) {
-  auto command = WorkerCommand("hang@middle");
-  command.push_back("--no-publish");
-  auto worker = StartProgram(command);
-  auto stub = ConnectTo(AddressIn("worker.port"));
-  grpc::ClientContext context;
-  auto stream = stub->CalibrateModel(&context, Request());
-  const pid_t engine = WaitForNumber(dir_ / "engine.pid", absl::Seconds(60));
-  ASSERT_GT(engine, 0);
+  HangingCall call;
+  ASSERT_NO_FATAL_FAILURE(StartHangingCall(call));
   // Not its group: the engine has its own.
-  kill(worker->pid(), SIGKILL);
-  EXPECT_TRUE(EndsWithin(engine, absl::Seconds(20)));
+  kill(call.worker->pid(), SIGKILL);
+  EXPECT_TRUE(EndsWithin(call.engine, absl::Seconds(20)));
   v1::CalibrateProgress last;
-  EXPECT_TRUE(absl::IsUnavailable(Drain(*stream, &last)));
+  EXPECT_TRUE(absl::IsUnavailable(Drain(*call.stream, &last)));
 }
 
 TEST_F(WorkerProcessTest, SaysWhyItCannotStart) {
