@@ -149,7 +149,8 @@ class _Process:
         self._port_file.unlink(missing_ok=True)
         # setpriv ends the service with this process. Not preexec_fn: that forks, and
         # gRPC's fork handlers may wait for ever then; without it Python uses vfork.
-        command = [*_END_WITH_PARENT, find_binary(name), "--address", "127.0.0.1:0", "--port-file", str(self._port_file), *arguments]
+        listen = ["--address", "127.0.0.1:0", "--port-file", str(self._port_file)]
+        command = [*_END_WITH_PARENT, find_binary(name), *listen, *arguments]
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(
                 command,
