@@ -23,8 +23,9 @@ WorkerPool::~WorkerPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void WorkerPool::Run(int count, const std::function<void(int)>& task) {
+void WorkerPool::Run(int count, absl::FunctionRef<void(int)> task) {
   if (count <= 0) return;
+  const std::lock_guard<std::mutex> turn(turn_);
   std::unique_lock<std::mutex> lock(mutex_);
   task_ = &task;
   next_ = 0;
@@ -47,12 +48,16 @@ void WorkerPool::WorkerLoop() {
 void WorkerPool::TakeTasks(std::unique_lock<std::mutex>& lock) {
   while (next_ < count_) {
     const int index = next_++;
-    const std::function<void(int)>& task = *task_;
+    const absl::FunctionRef<void(int)> task = *task_;
     lock.unlock();
     task(index);
     lock.lock();
     if (--unfinished_ == 0) done_.notify_all();
   }
+}
+
+std::unique_ptr<LoopRunner> MakeThreadPool(int threads) {
+  return std::make_unique<WorkerPool>(threads);
 }
 
 }  // namespace ratequant::kv

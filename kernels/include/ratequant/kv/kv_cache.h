@@ -8,28 +8,11 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ratequant/kv/codec.h"
+#include "ratequant/kv/heads.h"
 #include "ratequant/kv/kv_layout.h"
 #include "ratequant/kv/tensor.h"
 
 namespace ratequant::kv {
-
-// K or V of all heads of a layer, owned by the caller:
-// data[head * head_stride + token * row_stride + channel], strides in elements
-// and at least head_dim for row_stride.
-struct ConstHeads {
-  const void* data = nullptr;  // [kv_heads, num_tokens, head_dim]
-  DType dtype = DType::kFloat32;
-  int64_t head_stride = 0;
-  int64_t row_stride = 0;
-};
-
-// The same to write. A null `data` means that this tensor isn't wanted.
-struct MutableHeads {
-  void* data = nullptr;  // [kv_heads, num_tokens, head_dim]
-  DType dtype = DType::kFloat32;
-  int64_t head_stride = 0;
-  int64_t row_stride = 0;
-};
 
 // A KV cache in mixed precision: for each sequence and layer packed pages of
 // the older tokens, and fp16 for the sinks and the window. A token leaves the
