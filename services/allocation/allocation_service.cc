@@ -2,7 +2,9 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "services/allocation/curve.h"
 #include "services/allocation/handler.h"
 #include "services/allocation/planner.h"
 #include "services/allocation/query.h"
@@ -60,8 +62,9 @@ grpc::ServerUnaryReactor* AllocationServiceImpl::GetRateDistortionCurve(
              if (!calibration.ok()) return calibration.status();
              const auto query = MakeQuery(in, **calibration);
              if (!query.ok()) return query.status();
-             *out = PlanCurve(**calibration, *query, in.max_points());
-             return absl::OkStatus();
+             auto curve = PlanCurve(**calibration, *query, in);
+             if (curve.ok()) *out = *std::move(curve);
+             return curve.status();
            });
   return reactor;
 }

@@ -10,18 +10,43 @@ namespace ratequant::allocation {
 CacheBytes::CacheBytes(const v1::Calibration& calibration,
                        const v1::CacheConfig& cache)
     : tokens_(cache.context_tokens()),
+      sinks_(cache.sink_tokens()),
+      window_(cache.window()),
+      page_tokens_(calibration.tables(0).page_tokens()),
       elements_(GroupCount(calibration.geometry()) *
-                calibration.geometry().head_dim()) {
-  const int64_t page_tokens = calibration.tables(0).page_tokens();
-  const int64_t packed = std::max<int64_t>(0, tokens_ - cache.window());
-  pages_ = (packed + page_tokens - 1) / page_tokens;
-  const int64_t exact =
-      std::min<int64_t>(tokens_, int64_t{cache.sink_tokens()} + cache.window());
-  fp16_bytes_ = exact * elements_ * 2;
+                calibration.geometry().head_dim()),
+      pages_(PagesAt(tokens_)),
+      fp16_bytes_(Fp16BytesAt(tokens_)) {}
+
+int64_t CacheBytes::PagesAt(int64_t tokens) const {
+  const int64_t packed = std::max<int64_t>(0, tokens - window_);
+  return (packed + page_tokens_ - 1) / page_tokens_;
+}
+
+int64_t CacheBytes::Fp16BytesAt(int64_t tokens) const {
+  return std::min(tokens, sinks_ + window_) * elements_ * 2;
 }
 
 int64_t CacheBytes::SequenceBytes(int64_t page_bytes) const {
   return pages_ * page_bytes + fp16_bytes_;
+}
+
+int64_t CacheBytes::MaxTokens(int64_t page_bytes, int64_t memory) const {
+  // By division, which can't overflow.
+  const auto fits = [&](int64_t tokens) {
+    const int64_t left = memory - Fp16BytesAt(tokens);
+    return left >= 0 && PagesAt(tokens) <= left / page_bytes;
+  };
+  int64_t low = 0, high = kMaxContextTokens;
+  while (low < high) {
+    const int64_t middle = (low + high + 1) / 2;
+    if (fits(middle)) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
 }
 
 double CacheBytes::BytesPerToken(int64_t page_bytes) const {

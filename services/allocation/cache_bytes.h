@@ -8,6 +8,9 @@
 
 namespace ratequant::allocation {
 
+// The longest context that anything is counted at.
+inline constexpr int64_t kMaxContextTokens = int64_t{1} << 30;
+
 // What the cache of one sequence weighs at a context length of T tokens, the
 // runtime's own count:
 //   ceil(max(0, T - window) / page_tokens) * page bytes of all groups
@@ -24,6 +27,10 @@ class CacheBytes {
   // Bytes of a sequence, `page_bytes` being one page of every group together.
   int64_t SequenceBytes(int64_t page_bytes) const;
 
+  // The longest sequence, in tokens, that `memory` bytes hold; at most
+  // kMaxContextTokens.
+  int64_t MaxTokens(int64_t page_bytes, int64_t memory) const;
+
   // SequenceBytes over the tokens, and over the elements in bits.
   double BytesPerToken(int64_t page_bytes) const;
   double EffectiveBits(int64_t page_bytes) const;
@@ -35,10 +42,17 @@ class CacheBytes {
   double PageBytesForEffectiveBits(double effective_bits) const;
 
  private:
-  int64_t tokens_ = 0;
-  int64_t pages_ = 0;
-  int64_t fp16_bytes_ = 0;
-  int64_t elements_ = 0;  // of one token: groups * head_dim
+  // Of a sequence of `tokens` tokens.
+  int64_t PagesAt(int64_t tokens) const;
+  int64_t Fp16BytesAt(int64_t tokens) const;
+
+  const int64_t tokens_;
+  const int64_t sinks_;
+  const int64_t window_;
+  const int64_t page_tokens_;
+  const int64_t elements_;  // of one token: groups * head_dim
+  const int64_t pages_;     // at tokens_
+  const int64_t fp16_bytes_;
 };
 
 }  // namespace ratequant::allocation

@@ -1,147 +1,28 @@
+#include "services/allocation/curve.h"
+
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "services/allocation/baseline_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "services/allocation/baseline_curve.h"
+#include "services/allocation/breakpoints.h"
 #include "services/allocation/cache_bytes.h"
 #include "services/allocation/choice_table.h"
-#include "services/allocation/planner.h"
-#include "services/allocation/solver/hull.h"
+#include "services/allocation/objective.h"
 #include "services/allocation/width_bounds.h"
+#include "services/common/status.h"
 
 namespace ratequant::allocation {
 namespace {
 
-// A map on the curve, summed.
-struct Breakpoint {
-  int64_t page_bytes = 0;
-  int64_t code_bits = 0;
-  double value = 0;
-};
-
-// The greedy walk over the groups of the given tensors (0: K, 1: V).
-std::vector<Breakpoint> Walk(const ChoiceTable& table, const CacheBytes& bytes,
-                             const std::vector<int>& tensors) {
-  std::vector<int> groups;
-  for (int first = 0; first < table.groups(); first += 2) {
-    for (int tensor : tensors) groups.push_back(first + tensor);
-  }
-  const int columns = static_cast<int>(table.columns().size());
-  std::vector<std::vector<Choice>> choices;
-  choices.reserve(groups.size());
-  for (int g : groups) {
-    std::vector<Choice>& group = choices.emplace_back();
-    for (int c = 0; c < columns; ++c) {
-      // Without pages no map weighs more than another.
-      const int64_t cost = bytes.pages() == 0 ? 0 : table.Bytes(g, c);
-      group.push_back({static_cast<double>(cost), table.Value(g, c)});
-    }
-  }
-  GreedyWalk walk(choices);
-  std::vector<int> now = walk.Start();
-  Breakpoint point;
-  for (size_t i = 0; i < groups.size(); ++i) {
-    point.page_bytes += table.Bytes(groups[i], now[i]);
-    point.code_bits += table.columns()[now[i]].width;
-    point.value += table.Value(groups[i], now[i]);
-  }
-  std::vector<Breakpoint> points = {point};
-  while (const std::optional<GreedyWalk::Step> step = walk.Peek()) {
-    const int g = groups[step->group], from = now[step->group];
-    point.page_bytes += table.Bytes(g, step->to) - table.Bytes(g, from);
-    point.code_bits +=
-        table.columns()[step->to].width - table.columns()[from].width;
-    point.value = std::max(0.0, point.value - step->gain);
-    now[step->group] = step->to;
-    points.push_back(point);
-    walk.Take();
-  }
-  return points;
-}
-
-// The last point that costs at most `bytes`; the first costs at most that.
-const Breakpoint& Within(const std::vector<Breakpoint>& points, int64_t bytes) {
-  return *std::prev(std::upper_bound(
-      points.begin(), points.end(), bytes,
-      [](int64_t limit, const Breakpoint& p) { return limit < p.page_bytes; }));
-}
-
-// K and V each within the same bytes, at every breakpoint of either.
-std::vector<Breakpoint> Combine(const std::vector<Breakpoint>& keys,
-                                const std::vector<Breakpoint>& values) {
-  const int64_t least = std::max(keys[0].page_bytes, values[0].page_bytes);
-  std::vector<int64_t> limits = {least};
-  for (const auto* points : {&keys, &values}) {
-    for (const Breakpoint& point : *points) {
-      if (point.page_bytes > least) limits.push_back(point.page_bytes);
-    }
-  }
-  std::sort(limits.begin(), limits.end());
-  limits.erase(std::unique(limits.begin(), limits.end()), limits.end());
-  std::vector<Breakpoint> combined;
-  for (int64_t limit : limits) {
-    const Breakpoint& k = Within(keys, limit);
-    const Breakpoint& v = Within(values, limit);
-    combined.push_back({k.page_bytes + v.page_bytes, k.code_bits + v.code_bits,
-                        k.value + v.value});
-  }
-  return combined;
-}
-
-// At most `max_points`: the last breakpoint at or below each of as many costs
-// evenly spaced from the first to the last.
-std::vector<Breakpoint> Thin(const std::vector<Breakpoint>& points,
-                             uint32_t max_points) {
-  if (max_points == 0 || points.size() <= max_points) return points;
-  std::vector<Breakpoint> thin;
-  const int64_t first = points.front().page_bytes;
-  const int64_t range = points.back().page_bytes - first;
-  const int64_t last = std::max<int64_t>(1, int64_t{max_points} - 1);
-  for (int64_t i = 0; i < max_points; ++i) {
-    const Breakpoint& point = Within(points, first + range * i / last);
-    if (thin.empty() || point.page_bytes > thin.back().page_bytes) {
-      thin.push_back(point);
-    }
-  }
-  return thin;
-}
-
-// The uniform maps of one quantizer, walked in ascending bits.
-class UniformMaps {
- public:
-  // `table` must outlive it.
-  UniformMaps(const ChoiceTable& table, int i, bool weightless)
-      : table_(table),
-        i_(i),
-        weightless_(weightless),
-        next_(int64_t{table.groups()} * table.Bounds(i).lower),
-        end_(int64_t{table.groups()} * table.Bounds(i).upper + 1) {}
-
-  // The objective of the map with the most bits that weighs at most
-  // `page_bytes`, which may not fall from call to call.
-  std::optional<double> ValueWithin(int64_t page_bytes) {
-    const int64_t before = next_;
-    while (next_ < end_ && (weightless_ || Bytes(next_) <= page_bytes)) ++next_;
-    if (next_ != before) {
-      value_ = BaselineAt(table_, i_, Baseline::kUniform, next_ - 1).value;
-    }
-    return value_;
-  }
-
- private:
-  int64_t Bytes(int64_t total) const {
-    return BaselineBytes(table_, i_, Baseline::kUniform, total);
-  }
-
-  const ChoiceTable& table_;
-  const int i_;
-  const bool weightless_;
-  int64_t next_;  // sum of widths of the first map that is too heavy
-  const int64_t end_;
-  std::optional<double> value_;
-};
+// A point takes at most 120 bytes: together less than 4 MiB.
+constexpr uint32_t kMaxPoints = 1 << 15;
 
 ChoiceTable MakeChoices(const v1::Calibration& calibration, const Query& query,
                         const Objective& objective) {
@@ -153,37 +34,154 @@ ChoiceTable MakeChoices(const v1::Calibration& calibration, const Query& query,
   return ChoiceTable(calibration, objective, query.tables, bounds);
 }
 
-}  // namespace
-
-v1::RateDistortionCurve PlanCurve(const v1::Calibration& calibration,
-                                  const Query& query, uint32_t max_points) {
-  const CacheBytes bytes(calibration, query.cache);
-  const Objective objective(calibration, query.policy);
-  const ChoiceTable table = MakeChoices(calibration, query, objective);
-  const std::vector<Breakpoint> points =
-      query.policy.separate_key_value()
-          ? Combine(Walk(table, bytes, {0}), Walk(table, bytes, {1}))
-          : Walk(table, bytes, {0, 1});
-  std::vector<UniformMaps> uniform;
-  for (int i = 0; i < table.table_count(); ++i) {
-    uniform.emplace_back(table, i, bytes.pages() == 0);
+CurveCost CostFor(const v1::GetRateDistortionCurveRequest& request,
+                  const CacheBytes& bytes) {
+  if (request.cost() == v1::GetRateDistortionCurveRequest::CODE_BITS) {
+    return CurveCost::kCodeBits;
   }
-  v1::RateDistortionCurve curve;
-  curve.set_calibration(calibration.name());
-  for (const Breakpoint& point : Thin(points, max_points)) {
-    v1::RateDistortionPoint* out = curve.add_points();
-    out->set_effective_bits(bytes.EffectiveBits(point.page_bytes));
-    out->set_bytes_per_token(bytes.BytesPerToken(point.page_bytes));
-    out->set_code_bits(static_cast<double>(point.code_bits) / table.groups());
-    out->set_objective_value(point.value);
+  return bytes.pages() == 0 ? CurveCost::kNothing : CurveCost::kPageBytes;
+}
+
+// The best map of one baseline over all quantizers, point by point.
+class BestBaselines {
+ public:
+  BestBaselines(const ChoiceTable& table, Baseline baseline, CurveCost cost,
+                std::vector<EvenSums>* sums) {
+    for (int i = 0; i < table.table_count(); ++i) {
+      curves_.emplace_back(table, i, baseline, cost, &(*sums)[i]);
+    }
+  }
+
+  // 0 when none costs at most `cost`, which may not fall from call to call.
+  double ValueWithin(int64_t cost) {
     std::optional<double> best;
-    for (UniformMaps& maps : uniform) {
-      const std::optional<double> value = maps.ValueWithin(point.page_bytes);
+    for (BaselineCurve& curve : curves_) {
+      const std::optional<double> value = curve.ValueWithin(cost);
       if (value.has_value() && (!best.has_value() || *value < *best)) {
         best = value;
       }
     }
-    out->set_uniform_objective_value(best.value_or(0));
+    return best.value_or(0);
+  }
+
+ private:
+  std::vector<BaselineCurve> curves_;
+};
+
+// What part of the baseline's objective is saved.
+double Gain(double value, double baseline) {
+  return baseline > 0 ? 1 - value / baseline : 0;
+}
+
+// The memory of a capacity, shared evenly by its sequences.
+class Share {
+ public:
+  explicit Share(const v1::Capacity& capacity)
+      : memory_(capacity.memory_bytes()),
+        sequences_(std::max<int64_t>(1, capacity.sequences())) {}
+
+  bool Fits(const CacheBytes& bytes, int64_t page_bytes) const {
+    return bytes.SequenceBytes(page_bytes) <= memory_ / sequences_;
+  }
+
+  int64_t MaxSequences(const CacheBytes& bytes, int64_t page_bytes) const {
+    return memory_ / bytes.SequenceBytes(page_bytes);
+  }
+
+  int64_t MaxTokens(const CacheBytes& bytes, int64_t page_bytes) const {
+    return bytes.MaxTokens(page_bytes, memory_ / sequences_);
+  }
+
+  // For a memory that even a map of the least page bytes is too large for.
+  absl::Status NothingFits(const CacheBytes& bytes, int64_t page_bytes,
+                           uint32_t context_tokens) const {
+    const auto gib = [](int64_t n) {
+      return absl::StrFormat("%.3g GiB", static_cast<double>(n) / (1 << 30));
+    };
+    const int64_t one = bytes.SequenceBytes(page_bytes);
+    const int64_t most = std::numeric_limits<int64_t>::max();
+    const int64_t needed = one > most / sequences_ ? most : one * sequences_;
+    const int64_t fitting = MaxSequences(bytes, page_bytes);
+    const int64_t tokens = MaxTokens(bytes, page_bytes);
+    return MakeError(
+        absl::StatusCode::kOutOfRange, "NOTHING_FITS",
+        absl::StrCat(
+            sequences_, " sequences of ", context_tokens, " tokens take ",
+            gib(needed), " with the smallest map; capacity.memory_bytes is ",
+            gib(memory_), ", in which that map fits ", fitting, " of them, or ",
+            sequences_, " of at most ", tokens, " tokens"),
+        {{"memory_bytes", absl::StrCat(memory_)},
+         {"needed_bytes", absl::StrCat(needed)},
+         {"max_sequences", absl::StrCat(fitting)},
+         {"max_context_tokens", absl::StrCat(tokens)}});
+  }
+
+ private:
+  const int64_t memory_;
+  const int64_t sequences_;
+};
+
+void SetCost(const Breakpoint& point, const CacheBytes& bytes, int groups,
+             v1::RateDistortionPoint* out) {
+  out->set_effective_bits(bytes.EffectiveBits(point.page_bytes));
+  out->set_bytes_per_token(bytes.BytesPerToken(point.page_bytes));
+  out->set_code_bits(static_cast<double>(point.code_bits) / groups);
+  out->set_sequence_bytes(bytes.SequenceBytes(point.page_bytes));
+}
+
+void SetLoss(double value, double uniform, double k_ceil_v_floor,
+             v1::RateDistortionPoint* out) {
+  out->set_objective_value(value);
+  out->set_uniform_objective_value(uniform);
+  out->set_k_ceil_v_floor_objective_value(k_ceil_v_floor);
+  out->set_loss_increase(value / 2);
+  out->set_gain_over_uniform(Gain(value, uniform));
+  out->set_gain_over_k_ceil_v_floor(Gain(value, k_ceil_v_floor));
+}
+
+}  // namespace
+
+absl::StatusOr<v1::RateDistortionCurve> PlanCurve(
+    const v1::Calibration& calibration, const Query& query,
+    const v1::GetRateDistortionCurveRequest& request) {
+  const CacheBytes bytes(calibration, query.cache);
+  const Objective objective(calibration, query.policy);
+  const ChoiceTable table = MakeChoices(calibration, query, objective);
+  const CurveCost cost = CostFor(request, bytes);
+  std::vector<Breakpoint> points =
+      FindBreakpoints(table, cost, query.policy.separate_key_value());
+  std::optional<Share> share;
+  if (request.has_capacity()) {
+    share.emplace(request.capacity());
+    const int64_t least = points.front().page_bytes;
+    points.erase(std::remove_if(points.begin(), points.end(),
+                                [&](const Breakpoint& point) {
+                                  return !share->Fits(bytes, point.page_bytes);
+                                }),
+                 points.end());
+    if (points.empty()) {
+      return share->NothingFits(bytes, least, query.cache.context_tokens());
+    }
+  }
+  v1::RateDistortionCurve curve;
+  curve.set_calibration(calibration.name());
+  *curve.mutable_geometry() = calibration.geometry();
+  *curve.mutable_cache() = query.cache;
+  curve.set_breakpoints(static_cast<uint32_t>(points.size()));
+  std::vector<EvenSums> sums;
+  for (int i = 0; i < table.table_count(); ++i) sums.emplace_back(table, i);
+  BestBaselines uniform(table, Baseline::kUniform, cost, &sums);
+  BestBaselines ceil_floor(table, Baseline::kKCeilVFloor, cost, &sums);
+  const uint32_t asked = request.max_points();
+  for (const Breakpoint& point : ThinBreakpoints(
+           points, asked == 0 ? kMaxPoints : std::min(asked, kMaxPoints))) {
+    v1::RateDistortionPoint* out = curve.add_points();
+    SetCost(point, bytes, table.groups(), out);
+    SetLoss(point.value, uniform.ValueWithin(point.cost),
+            ceil_floor.ValueWithin(point.cost), out);
+    if (!share.has_value()) continue;
+    out->set_max_sequences(share->MaxSequences(bytes, point.page_bytes));
+    out->set_max_context_tokens(share->MaxTokens(bytes, point.page_bytes));
   }
   return curve;
 }

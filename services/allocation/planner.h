@@ -2,7 +2,6 @@
 #define RATEQUANT_SERVICES_ALLOCATION_PLANNER_H_
 
 #include "absl/status/statusor.h"
-#include "ratequant/v1/allocation_service.pb.h"
 #include "ratequant/v1/bit_map.pb.h"
 #include "ratequant/v1/calibration.pb.h"
 #include "services/allocation/query.h"
@@ -16,12 +15,6 @@ namespace ratequant::allocation {
 // arguments give the same bytes. Thread-safe.
 absl::StatusOr<v1::BitMap> PlanBitMap(const v1::Calibration& calibration,
                                       const Query& query);
-
-// Predicted loss against cost over the whole range: the breakpoints of the
-// greedy walk over the hulls, cheapest first; with `max_points` > 0 thinned to
-// at most that many, evenly in cost, ends included. Thread-safe.
-v1::RateDistortionCurve PlanCurve(const v1::Calibration& calibration,
-                                  const Query& query, uint32_t max_points);
 
 }  // namespace ratequant::allocation
 

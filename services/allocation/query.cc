@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "services/allocation/cache_bytes.h"
 #include "services/allocation/calibration_check.h"
 #include "services/common/canonical.h"
 #include "services/common/quantizers.h"
@@ -19,7 +20,6 @@ constexpr int kSolverVersion = 1;
 
 constexpr uint32_t kDefaultWindow = 32;
 constexpr uint32_t kDefaultContextTokens = 4096;
-constexpr uint32_t kMaxContextTokens = 1u << 30;
 constexpr double kMaxBits = 16;
 
 using Quantizers = google::protobuf::RepeatedPtrField<v1::Quantizer>;
@@ -152,14 +152,27 @@ absl::StatusOr<v1::Policy> MakePolicy(const v1::Policy& requested) {
   return policy;
 }
 
+std::string NameOneQuantizer(const v1::Calibration& calibration) {
+  return absl::StrCat("name exactly one in `quantizers`; calibrated are ",
+                      CalibratedQuantizers(calibration));
+}
+
+absl::Status OverheadLeftOut(const char* field, const char* instead,
+                             const v1::Calibration& calibration) {
+  return FieldError(
+      "BUDGET_NEEDS_ONE_QUANTIZER", field,
+      absl::StrCat("leaves overhead out, so it can't compare quantizers; use ",
+                   instead, ", or ", NameOneQuantizer(calibration)),
+      {{"calibrated", CalibratedQuantizers(calibration)}});
+}
+
 // What only works with one quantizer.
 absl::Status CheckSingleQuantizer(const Query& query,
                                   const v1::Calibration& calibration) {
   if (query.tables.size() == 1) return absl::OkStatus();
   const std::string calibrated = CalibratedQuantizers(calibration);
   const ErrorMetadata metadata = {{"calibrated", calibrated}};
-  const std::string advice = absl::StrCat(
-      "name exactly one in `quantizers`; calibrated are ", calibrated);
+  const std::string advice = NameOneQuantizer(calibration);
   if (query.policy.objective() == v1::Policy::PAPER) {
     return FieldError(
         "OBJECTIVE_NEEDS_ONE_QUANTIZER", "policy.objective",
@@ -167,11 +180,7 @@ absl::Status CheckSingleQuantizer(const Query& query,
         metadata);
   }
   if (query.budget.has_code_bits()) {
-    return FieldError("BUDGET_NEEDS_ONE_QUANTIZER", "budget.code_bits",
-                      absl::StrCat("leaves overhead out, so it can't compare "
-                                   "quantizers; use effective_bits, or ",
-                                   advice),
-                      metadata);
+    return OverheadLeftOut("budget.code_bits", "effective_bits", calibration);
   }
   if (query.policy.include_continuous()) {
     return FieldError("INVALID_POLICY", "policy.include_continuous",
@@ -212,6 +221,27 @@ absl::StatusOr<v1::CacheConfig> MakeCache(const v1::CacheConfig& requested,
     }
   }
   return cache;
+}
+
+// What only a request for a curve has.
+absl::Status CheckCurve(const v1::GetRateDistortionCurveRequest& request,
+                        const Query& query,
+                        const v1::Calibration& calibration) {
+  using Request = v1::GetRateDistortionCurveRequest;
+  if (!Request::Cost_IsValid(request.cost())) {
+    return FieldError("INVALID_COST", "cost",
+                      absl::StrCat("is ", static_cast<int>(request.cost()),
+                                   "; use BYTES or CODE_BITS"));
+  }
+  if (request.cost() == Request::CODE_BITS && query.tables.size() != 1) {
+    return OverheadLeftOut("cost", "BYTES", calibration);
+  }
+  if (request.has_capacity() && request.capacity().memory_bytes() <= 0) {
+    return FieldError("INVALID_CAPACITY", "capacity.memory_bytes",
+                      absl::StrCat("is ", request.capacity().memory_bytes(),
+                                   "; must be above 0"));
+  }
+  return absl::OkStatus();
 }
 
 template <typename Request>
@@ -257,8 +287,9 @@ absl::StatusOr<Query> MakeQuery(
   if (!query.ok()) return query;
   query->policy.set_strategy(v1::Policy::ALLOCATED);
   query->policy.clear_include_continuous();
-  absl::Status single = CheckSingleQuantizer(*query, calibration);
-  if (!single.ok()) return single;
+  absl::Status checked = CheckSingleQuantizer(*query, calibration);
+  if (checked.ok()) checked = CheckCurve(request, *query, calibration);
+  if (!checked.ok()) return checked;
   return query;
 }
 

@@ -463,6 +463,13 @@ TEST_F(ServiceTest, CurveErrors) {
   request.mutable_cache()->set_sink_tokens(9);
   ExpectError(GetCurve(request).status(), kPrecondition,
               "CALIBRATION_MISMATCH");
+  request.clear_cache();
+  request.mutable_capacity()->set_memory_bytes(-1);
+  ExpectError(GetCurve(request).status(), kInvalid, "INVALID_CAPACITY",
+              "capacity.memory_bytes");
+  request.mutable_capacity()->set_memory_bytes(1);
+  ExpectError(GetCurve(request).status(), absl::StatusCode::kOutOfRange,
+              "NOTHING_FITS");
 }
 
 TEST_F(ServiceTest, AFullDiskIsSaidAndLosesNothing) {
