@@ -2,8 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <random>
-#include <string>
+
+#include "ratequant/kv/codec.h"
+#include "ratequant/kv/quantizer.h"
+#include "ratequant/kv/tensor.h"
+#include "services/common/quantizers.h"
 
 namespace ratequant::testing {
 namespace {
@@ -11,7 +16,7 @@ namespace {
 using v1::Quantizer;
 
 constexpr int kWidths = 8;
-constexpr uint32_t kPageTokens = 32;
+constexpr int kPageTokens = 32;
 
 // Relative distortion of a unit of variance at a width.
 double Shape(Quantizer::Kind kind, int width) {
@@ -23,23 +28,15 @@ double Shape(Quantizer::Kind kind, int width) {
   return spread / (levels * levels);
 }
 
-uint32_t Align(uint32_t bytes) { return (bytes + 15) / 16 * 16; }
-
-// Codes, and the scales, zero points and norms that go with them.
-uint32_t PageBytes(const Quantizer& q, uint32_t head_dim, int width,
-                   bool value) {
-  const uint32_t codes = kPageTokens * head_dim * width / 8;
-  switch (q.kind()) {
-    case Quantizer::KIVI: {
-      const uint32_t groups = value ? kPageTokens * (head_dim / q.group_size())
-                                    : head_dim * (kPageTokens / q.group_size());
-      return Align(codes + groups * 4);
-    }
-    case Quantizer::QUAROT:
-      return Align(codes + kPageTokens * 4);
-    default:
-      return Align(codes + kPageTokens * 2);
-  }
+// As the codec lays a page of one group out.
+uint32_t PageBytes(const Quantizer& quantizer, uint32_t head_dim, int width,
+                   kv::Tensor tensor) {
+  const auto spec = kv::ParseQuantizer(QuantizerText(quantizer));
+  if (!spec.ok()) std::abort();
+  const auto layout = kv::ComputeSectionLayout(
+      *spec, tensor, width, static_cast<int>(head_dim), kPageTokens);
+  if (!layout.ok()) std::abort();
+  return static_cast<uint32_t>(layout->section_bytes);
 }
 
 v1::CurveFit Fit(const std::vector<double>& distortion) {
@@ -78,8 +75,9 @@ void FillTable(const std::vector<GroupScale>& groups, uint32_t head_dim,
                                    std::vector<double>(kWidths)};
   for (int width = 1; width <= kWidths; ++width) {
     table->add_widths(width);
-    table->add_key_page_bytes(PageBytes(q, head_dim, width, false));
-    table->add_value_page_bytes(PageBytes(q, head_dim, width, true));
+    table->add_key_page_bytes(PageBytes(q, head_dim, width, kv::Tensor::kKey));
+    table->add_value_page_bytes(
+        PageBytes(q, head_dim, width, kv::Tensor::kValue));
   }
   for (size_t g = 0; g < groups.size(); ++g) {
     std::vector<double> curve;
@@ -128,7 +126,8 @@ v1::Calibration MakeCalibration(const CalibrationSpec& spec) {
   v1::ModelGeometry* geometry = calibration.mutable_geometry();
   geometry->set_layers(spec.layers);
   geometry->set_kv_heads(spec.kv_heads);
-  geometry->set_query_heads(spec.kv_heads * 3);
+  geometry->set_query_heads(spec.query_heads == 0 ? spec.kv_heads * 3
+                                                  : spec.query_heads);
   geometry->set_head_dim(spec.head_dim);
   v1::CaptureInfo* capture = calibration.mutable_capture();
   capture->set_sequences(16);
@@ -152,6 +151,53 @@ v1::Calibration MakeCalibration(const CalibrationSpec& spec) {
     FillTable(groups, spec.head_dim, &random, table);
   }
   return calibration;
+}
+
+const std::vector<KnownModel>& KnownModels() {
+  static const auto* const models = new std::vector<KnownModel>{
+      {"Llama-3.2-1B", 16, 8, 32, 64},      {"Llama-3.2-3B", 28, 8, 24, 128},
+      {"Llama-3.1-8B", 32, 8, 32, 128},     {"Llama-3.1-70B", 80, 8, 64, 128},
+      {"Llama-3.1-405B", 126, 8, 128, 128}, {"Llama-2-7B", 32, 32, 32, 128},
+      {"Llama-2-13B", 40, 40, 40, 128},     {"Qwen3-0.6B", 28, 8, 16, 128},
+      {"Qwen3-1.7B", 28, 8, 16, 128},       {"Qwen3-4B", 36, 8, 32, 128},
+      {"Qwen3-8B", 36, 8, 32, 128},         {"Qwen3-14B", 40, 8, 40, 128},
+      {"Qwen3-32B", 64, 8, 64, 128},        {"Qwen3-30B-A3B", 48, 4, 32, 128},
+      {"Qwen3-235B-A22B", 94, 4, 64, 128},  {"Qwen2.5-7B", 28, 4, 28, 128},
+      {"Qwen2.5-72B", 80, 8, 64, 128},      {"Mistral-7B", 32, 8, 32, 128},
+      {"Mixtral-8x7B", 32, 8, 32, 128},     {"Mistral-Large", 88, 8, 96, 128},
+      {"gemma-2-2b", 26, 4, 8, 256},        {"gemma-2-9b", 42, 8, 16, 256},
+      {"gemma-2-27b", 46, 16, 32, 128},     {"gemma-3-1b", 26, 1, 4, 256},
+      {"gemma-3-12b", 48, 8, 16, 256},      {"gemma-3-27b", 62, 16, 32, 128},
+      {"Phi-3-mini", 32, 32, 32, 96},       {"phi-4", 40, 10, 40, 128},
+      {"SmolLM2-135M", 30, 3, 9, 64},       {"SmolLM2-1.7B", 24, 32, 32, 64},
+      {"gpt-oss-20b", 24, 8, 64, 64},       {"gpt-oss-120b", 36, 8, 64, 64},
+  };
+  return *models;
+}
+
+CalibrationSpec SpecOf(const KnownModel& model, uint32_t seed) {
+  CalibrationSpec spec{.layers = model.layers,
+                       .kv_heads = model.kv_heads,
+                       .query_heads = model.query_heads,
+                       .head_dim = model.head_dim,
+                       .quantizers = {},
+                       .seed = seed};
+  for (const Quantizer& quantizer : AllQuantizers()) {
+    const auto parsed = kv::ParseQuantizer(QuantizerText(quantizer));
+    if (parsed.ok() &&
+        kv::ValidateQuantizer(*parsed, static_cast<int>(model.head_dim),
+                              kPageTokens)
+            .ok()) {
+      spec.quantizers.push_back(quantizer);
+    }
+  }
+  return spec;
+}
+
+FleetModel MakeFleetModel(uint32_t i) {
+  const KnownModel& base = KnownModels()[i % KnownModels().size()];
+  return {std::string(base.id) + ".ft-" + std::to_string(i),
+          SpecOf(base, i + 1)};
 }
 
 }  // namespace ratequant::testing
