@@ -39,7 +39,7 @@ struct KnownModel {
   uint32_t layers, kv_heads, query_heads, head_dim;
 };
 
-// From 26 to 2560 groups, head_dim 64 to 256.
+// From 52 to 3200 groups, head_dim 64 to 256.
 const std::vector<KnownModel>& KnownModels();
 
 // A model's calibration under every quantizer that takes its head_dim.
