@@ -27,9 +27,10 @@ Status CheckLaunch(const Params& launch) {
         "dtype " + number(static_cast<int>(launch.dtype)) +
         " isn't supported; supported: 0 (fp32), 1 (fp16), 2 (bf16)");
   }
-  if (launch.num_tasks < 0) {
+  if (launch.num_tasks < 0 || launch.num_tasks > kMaxFaultTasks) {
     return InvalidArgument("num_tasks " + number(launch.num_tasks) +
-                           " is negative");
+                           " isn't supported; supported: 0 to " +
+                           number(kMaxFaultTasks));
   }
   if (launch.num_tasks > 0 && launch.tasks == nullptr) {
     return InvalidArgument("the launch's tasks are null");

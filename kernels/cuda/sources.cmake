@@ -21,6 +21,11 @@ set(RQ_CUDA_HDRS
   ${RQ_CUDA_DIR}/format_table.h
   ${RQ_CUDA_DIR}/launch.h
   ${RQ_CUDA_DIR}/octet.cuh
+  ${RQ_CUDA_DIR}/page_ops.h
+  ${RQ_CUDA_DIR}/paged_append.h
+  ${RQ_CUDA_DIR}/paged_attention.h
+  ${RQ_CUDA_DIR}/paged_gather.h
+  ${RQ_CUDA_DIR}/paged_layer.h
   ${RQ_CUDA_DIR}/quantize_row.cuh
   ${RQ_CUDA_DIR}/row_lanes.cuh
   ${RQ_CUDA_DIR}/section_format.h

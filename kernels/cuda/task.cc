@@ -4,13 +4,21 @@
 
 namespace ratequant::kv::cuda {
 
+FaultPlace PlaceOfFault(FaultWord word) {
+  return {static_cast<uint32_t>(word >> 36),
+          static_cast<uint32_t>(word >> 16 & 0xFFFFF),
+          static_cast<uint32_t>(word >> 4 & 0xFFF),
+          static_cast<Fault>(word & 0xF)};
+}
+
 Status StatusOfFault(FaultWord word) {
   if (word == kNoFault) return Status();
-  const std::string task = "task " + std::to_string(word >> 32);
-  const std::string place = " at row " + std::to_string(word >> 16 & 0xFFFF) +
-                            ", channel " + std::to_string(word >> 4 & 0xFFF) +
+  const FaultPlace fault = PlaceOfFault(word);
+  const std::string task = "task " + std::to_string(fault.task);
+  const std::string place = " at row " + std::to_string(fault.row) +
+                            ", channel " + std::to_string(fault.channel) +
                             " of " + task;
-  switch (static_cast<Fault>(word & 0xF)) {
+  switch (fault.fault) {
     case Fault::kNan:
       return {StatusCode::kDataLoss, "NaN" + place};
     case Fault::kInfinity:
@@ -24,7 +32,7 @@ Status StatusOfFault(FaultWord word) {
       return InvalidArgument(task + " names a format that isn't in the table");
     case Fault::kRange:
       return InvalidArgument(task + ": its rows aren't within the page, or " +
-                             "are more than the launch's max_count");
+                             "are more than the launch allows");
     case Fault::kGranule:
       return InvalidArgument(task + ": its rows aren't whole groups of tokens");
     case Fault::kPointer:

@@ -46,19 +46,32 @@ enum class Fault : uint32_t {
   kTooLarge = 3,
   // Tasks that aren't possible. Nothing is written for them.
   kFormat = 8,    // no such format
-  kRange = 9,     // rows outside the page, or more than the launch's max_count
+  kRange = 9,     // rows outside the page, or more than the launch allows
   kGranule = 10,  // not whole groups of tokens
   kPointer = 11,  // null, or not a multiple of 16
 };
 
-// task: 32 bits, row of the page: 16, channel: 12, fault: 4.
+// What a fault word can tell apart: tasks of a launch, rows of a task.
+inline constexpr int kMaxFaultTasks = 1 << 28;
+inline constexpr int kMaxFaultRows = 1 << 20;
+
+// task: 28 bits, row: 20, channel: 12, fault: 4.
 RQ_HOST_DEVICE constexpr FaultWord MakeFaultWord(uint32_t task, uint32_t row,
                                                  uint32_t channel,
                                                  Fault fault) {
-  return static_cast<FaultWord>(task) << 32 |
+  return static_cast<FaultWord>(task) << 36 |
          static_cast<FaultWord>(row) << 16 | channel << 4 |
          static_cast<uint32_t>(fault);
 }
+
+// What a fault word says. `word` isn't kNoFault.
+struct FaultPlace {
+  uint32_t task = 0;
+  uint32_t row = 0;
+  uint32_t channel = 0;
+  Fault fault = Fault::kNan;
+};
+FaultPlace PlaceOfFault(FaultWord word);
 
 // OK for kNoFault; else DATA_LOSS or INVALID_ARGUMENT naming task, row and
 // channel.
