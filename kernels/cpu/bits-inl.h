@@ -65,6 +65,33 @@ class Packer {
   HWY_ALIGN uint8_t order_[16];
 };
 
+// Where each of 16 codes lies, for TableLookupBytes and a shift per lane.
+struct CodePositions {
+  uint8_t bytes[64];   // two bytes of every lane that hold its code, and more
+  int32_t shifts[16];  // from their lowest bit to the code's
+};
+
+constexpr CodePositions MakeCodePositions(int width) {
+  CodePositions positions = {};
+  for (int lane = 0; lane < 16; ++lane) {
+    const int bit = lane * width;
+    positions.shifts[lane] = bit % 8;
+    // The code's second byte, or any byte that exists: what it adds is masked
+    // away.
+    const int second = bit / 8 < 15 ? bit / 8 + 1 : 15;
+    positions.bytes[4 * lane + 1] = static_cast<uint8_t>(second);
+    for (const int byte : {0, 2, 3}) {
+      positions.bytes[4 * lane + byte] = static_cast<uint8_t>(bit / 8);
+    }
+  }
+  return positions;
+}
+
+inline constexpr CodePositions kCodePositions[] = {
+    MakeCodePositions(1), MakeCodePositions(2), MakeCodePositions(3),
+    MakeCodePositions(4), MakeCodePositions(5), MakeCodePositions(6),
+    MakeCodePositions(7), MakeCodePositions(8)};
+
 // Reads codes of one width, a vector at a time.
 template <class D>
 class Unpacker {
@@ -74,26 +101,24 @@ class Unpacker {
     const hn::Repartition<uint8_t, D> d8;
     const hn::RebindToUnsigned<D> du;
     mask_ = hn::Set(du, (1u << width) - 1);
+    const CodePositions& positions = kCodePositions[width - 1];
     for (int set = 0; set < kSets; ++set) {
-      HWY_ALIGN uint8_t bytes[64];
-      HWY_ALIGN int32_t shifts[16];
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const int bit = (set * kLanes + lane) * width;
-        shifts[lane] = bit % 8;
-        bytes[4 * lane] = static_cast<uint8_t>(bit / 8);
-        // The code's second byte, or any byte that exists: what it adds is
-        // masked away.
-        bytes[4 * lane + 1] = static_cast<uint8_t>(HWY_MIN(bit / 8 + 1, 15));
-        bytes[4 * lane + 2] = bytes[4 * lane + 3] = bytes[4 * lane];
-      }
-      bytes_[set] = hn::Load(d8, bytes);
-      shifts_[set] = hn::BitCast(du, hn::Load(di, shifts));
+      bytes_[set] = hn::LoadU(d8, positions.bytes + 4 * set * kLanes);
+      shifts_[set] =
+          hn::BitCast(du, hn::LoadU(di, positions.shifts + set * kLanes));
     }
   }
 
   // Codes [first, first + lanes) of `row`; first is a multiple of the lanes.
   // Reads up to kBitSlack bytes beyond them.
-  HWY_INLINE hn::Vec<IntTag<D>> Codes(D, const uint8_t* row, int first) const {
+  HWY_INLINE hn::Vec<IntTag<D>> Codes(D d, const uint8_t* row,
+                                      int first) const {
+    return hn::BitCast(IntTag<D>(), hn::And(Words(d, row, first), mask_));
+  }
+
+  // The same with other bits above each code.
+  HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> Words(D, const uint8_t* row,
+                                                    int first) const {
     const hn::Repartition<uint8_t, D> d8;
     const hn::RebindToUnsigned<D> du;
     const int set = kSets == 1 ? 0 : first / kLanes % kSets;
@@ -101,9 +126,10 @@ class Unpacker {
         hn::LoadDup128(d8, row + first / kStep * kStep / 8 * width_);
     const auto words =
         hn::BitCast(du, hn::TableLookupBytes(loaded, bytes_[set]));
-    return hn::BitCast(IntTag<D>(),
-                       hn::And(hn::Shr(words, shifts_[set]), mask_));
+    return hn::Shr(words, shifts_[set]);
   }
+
+  hn::Vec<hn::RebindToUnsigned<D>> mask() const { return mask_; }
 
  private:
   static constexpr int kLanes = NumLanes(D());

@@ -3,24 +3,10 @@
 
 #include <cstdint>
 
-#include "kernels/quantizers/codebook.h"
-#include "kernels/quantizers/section.h"
-#include "ratequant/kv/codec.h"
+#include "kernels/quantizers/row_plan.h"
+#include "ratequant/kv/tensor.h"
 
 namespace ratequant::kv {
-
-// What the SIMD kernels need to know of a codec.
-struct RowPlan {
-  QuantizerKind kind = QuantizerKind::kRtn;
-  bool stores_halves = false;
-  int width = 0;
-  int dim = 0;
-  SectionLayout layout;
-  ParamLayout params;
-  const float* signs = nullptr;        // [dim], quarot and turboquant
-  const Codebook* codebook = nullptr;  // turboquant
-  RowScale row_scale = RowScale::kL2;  // turboquant
-};
 
 // Encodes page rows [first, first + count), whole groups. Returns the page row
 // of the first group or row that holds a bad value, after which nothing is

@@ -6,17 +6,9 @@ namespace ratequant::kv {
 
 SimdCodec::SimdCodec(const Options& options, EncodeRowsFunction* encode_rows,
                      DecodeRowsFunction* decode_rows)
-    : CodecBase(options), encode_rows_(encode_rows), decode_rows_(decode_rows) {
-  plan_.kind = options.quantizer.kind;
-  plan_.stores_halves = stores_halves();
-  plan_.width = options.width;
-  plan_.dim = options.head_dim;
-  plan_.layout = layout();
-  plan_.params = params();
-  if (!signs().empty()) plan_.signs = signs().data();
-  if (has_codebook()) plan_.codebook = &codebook();
-  plan_.row_scale = row_scale();
-}
+    : CodecBase(options),
+      encode_rows_(encode_rows),
+      decode_rows_(decode_rows) {}
 
 absl::Status SimdCodec::Encode(const ConstRows& rows, int first, int count,
                                int skip_tokens,
@@ -25,7 +17,7 @@ absl::Status SimdCodec::Encode(const ConstRows& rows, int first, int count,
       ValidateEncode(*this, rows, first, count, skip_tokens, section.size());
   if (!status.ok()) return status;
   const int bad =
-      encode_rows_(plan_, rows, first, count, skip_tokens, section.data());
+      encode_rows_(plan(), rows, first, count, skip_tokens, section.data());
   if (bad < 0) return absl::OkStatus();
   for (int row = bad; row < bad + token_granule(); ++row) {
     for (int c = 0; c < options().head_dim; ++c) {
@@ -41,7 +33,7 @@ absl::Status SimdCodec::Decode(absl::Span<const uint8_t> section, int first,
                                int count, const MutableRows& out) const {
   const absl::Status status =
       ValidateDecode(*this, out, first, count, section.size());
-  if (status.ok()) decode_rows_(plan_, section.data(), first, count, out);
+  if (status.ok()) decode_rows_(plan(), section.data(), first, count, out);
   return status;
 }
 

@@ -22,7 +22,6 @@ class SimdCodec final : public CodecBase {
  private:
   EncodeRowsFunction* const encode_rows_;
   DecodeRowsFunction* const decode_rows_;
-  RowPlan plan_;
 };
 
 }  // namespace ratequant::kv

@@ -10,6 +10,19 @@ CodecBase::CodecBase(const Options& options)
       layout_(*ComputeSectionLayout(options.quantizer, options.tensor,
                                     options.width, options.head_dim,
                                     options.page_tokens)) {
+  InitQuantizer();
+  plan_.kind = options_.quantizer.kind;
+  plan_.stores_halves = stores_halves();
+  plan_.width = options_.width;
+  plan_.dim = options_.head_dim;
+  plan_.layout = layout_;
+  plan_.params = params_;
+  if (!signs_.empty()) plan_.signs = signs_.data();
+  plan_.codebook = codebook_;
+  plan_.row_scale = row_scale();
+}
+
+void CodecBase::InitQuantizer() {
   if (stores_halves()) return;
   const QuantizerSpec& quantizer = options_.quantizer;
   params_ = MakeParamLayout(quantizer, options_.tensor, options_.head_dim,

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/quantizers/codebook.h"
+#include "kernels/quantizers/row_plan.h"
 #include "kernels/quantizers/section.h"
 #include "ratequant/kv/codec.h"
 
@@ -19,6 +20,8 @@ class CodecBase : public Codec {
   const Options& options() const override { return options_; }
   const SectionLayout& layout() const override { return layout_; }
   int token_granule() const override { return params_.block_tokens; }
+
+  const RowPlan& plan() const { return plan_; }
 
  protected:
   const ParamLayout& params() const { return params_; }
@@ -36,12 +39,20 @@ class CodecBase : public Codec {
   RowScale row_scale() const;
 
  private:
+  void InitQuantizer();
+
   const Options options_;
   SectionLayout layout_;
   ParamLayout params_;
   std::vector<float> signs_;
   const Codebook* codebook_ = nullptr;
+  RowPlan plan_;
 };
+
+// The plan of a codec that Codec::Create has made; valid as long as the codec.
+inline const RowPlan& PlanOf(const Codec& codec) {
+  return static_cast<const CodecBase&>(codec).plan();
+}
 
 }  // namespace ratequant::kv
 

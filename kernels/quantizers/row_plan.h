@@ -1,0 +1,26 @@
+#ifndef RATEQUANT_KERNELS_QUANTIZERS_ROW_PLAN_H_
+#define RATEQUANT_KERNELS_QUANTIZERS_ROW_PLAN_H_
+
+#include "kernels/quantizers/codebook.h"
+#include "kernels/quantizers/section_layout.h"
+#include "ratequant/kv/quantizer_spec.h"
+#include "ratequant/kv/section_layout.h"
+
+namespace ratequant::kv {
+
+// What kernels need to know of a codec, which owns what it points to.
+struct RowPlan {
+  QuantizerKind kind = QuantizerKind::kRtn;
+  bool stores_halves = false;
+  int width = 0;
+  int dim = 0;
+  SectionLayout layout;
+  ParamLayout params;
+  const float* signs = nullptr;        // [dim], quarot and turboquant
+  const Codebook* codebook = nullptr;  // turboquant
+  RowScale row_scale = RowScale::kL2;  // turboquant
+};
+
+}  // namespace ratequant::kv
+
+#endif  // RATEQUANT_KERNELS_QUANTIZERS_ROW_PLAN_H_
