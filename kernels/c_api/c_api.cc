@@ -146,7 +146,7 @@ rq_kv_status rq_kv_cache_destroy(rq_kv_cache cache) {
 
 rq_kv_status rq_kv_sequence_add(rq_kv_cache cache, int64_t* out) {
   return kv::ReadInto(out, cache, [](kv::KvCache& found) {
-    return absl::StatusOr<int64_t>(found.AddSequence());
+    return found.AddSequence();
   });
 }
 

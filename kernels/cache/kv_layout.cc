@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cache/sha256.h"
 
 namespace ratequant::kv {
 namespace {
@@ -30,6 +31,13 @@ absl::Status CheckConfig(const KvCacheConfig& config) {
   if (status.ok() && config.window < 0) {
     status = absl::InvalidArgumentError(absl::StrCat(
         "window ", config.window, " is not supported; it is 0 or more"));
+  }
+  if (status.ok() && (g.query_heads < 0 || g.query_heads % g.kv_heads != 0)) {
+    status = absl::InvalidArgumentError(
+        absl::StrCat("query_heads ", g.query_heads,
+                     " is not supported; it is a multiple of "
+                     "the ",
+                     g.kv_heads, " KV heads, or 0 without attention"));
   }
   if (!status.ok()) return status;
   const size_t groups = size_t{2} * g.layers * g.kv_heads;
@@ -69,6 +77,22 @@ size_t KvLayout::page_bytes() const {
   size_t bytes = 0;
   for (const LayerLayout& layer : layers) bytes += layer.page_bytes;
   return bytes;
+}
+
+std::string FormatDigest(const KvCacheConfig& config) {
+  const KvGeometry& g = config.geometry;
+  std::string text =
+      absl::StrCat("format ", kFormatVersion, "\nlayers ", g.layers,
+                   "\nkv_heads ", g.kv_heads, "\nhead_dim ", g.head_dim,
+                   "\npage_tokens ", config.page_tokens, "\nsink_tokens ",
+                   config.sink_tokens, "\nwindow ", config.window, "\n");
+  for (const GroupFormat& group : config.groups) {
+    absl::StrAppend(
+        &text,
+        group.width == kFp16Width ? "fp16" : QuantizerName(group.quantizer),
+        " ", group.width, "\n");
+  }
+  return Sha256Hex(text);
 }
 
 absl::StatusOr<KvLayout> ComputeKvLayout(const KvCacheConfig& config) {

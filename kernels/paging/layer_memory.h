@@ -17,7 +17,7 @@ struct GroupPlace {
   // Bytes, from the first of the layer's sidecar of a sequence: the sinks, fp16
   // [sink_tokens, head_dim], and behind them the ring, fp16 [ring_tokens,
   // head_dim]. A multiple of 16.
-  uint32_t sidecar_offset = 0;
+  int64_t sidecar_offset = 0;
   int32_t block_tokens = 1;  // tokens packed together (Codec::token_granule)
   // Position p of a sequence is in slot p % ring_tokens; window +
   // block_tokens - 1, and 0 when nothing ever stays.

@@ -74,7 +74,7 @@ TEST_P(KvCacheBytes, DontDependOnTheChunksAndMatchWholeSequences) {
     const Values values = RandomValues(length, 2 * length + 1);
     for (size_t i = 0; i < chunkings.size(); ++i) {
       SCOPED_TRACE(absl::StrCat(length, " tokens, chunking ", i));
-      const KvCache::SequenceId id = (*cache)->AddSequence();
+      const KvCache::SequenceId id = *(*cache)->AddSequence();
       for (int layer = 0; layer < kLayers; ++layer) {
         const absl::Status status =
             AppendChunked(**cache, id, layer, keys, values, chunkings[i]);
@@ -91,7 +91,7 @@ TEST_P(KvCacheBytes, AreRightAfterEveryToken) {
   const KvCacheConfig config = Config();
   const auto cache = KvCache::Create(config);
   ASSERT_TRUE(cache.ok()) << cache.status();
-  const KvCache::SequenceId id = (*cache)->AddSequence();
+  const KvCache::SequenceId id = *(*cache)->AddSequence();
   const int64_t tokens = config.window + config.sink_tokens + 40;
   const Values keys = RandomValues(tokens, 5);
   const Values values = RandomValues(tokens, 6);
@@ -116,7 +116,7 @@ TEST_P(KvCacheBytes, AreRightAfterEveryToken) {
 TEST_P(KvCacheBytes, AnyPartOfASequenceIsReadAsInTheWhole) {
   const auto cache = KvCache::Create(Config());
   ASSERT_TRUE(cache.ok()) << cache.status();
-  const KvCache::SequenceId id = (*cache)->AddSequence();
+  const KvCache::SequenceId id = *(*cache)->AddSequence();
   const int64_t tokens = 170;
   ASSERT_TRUE(AppendChunked(**cache, id, 1, RandomValues(tokens, 8),
                             RandomValues(tokens, 9), {50})
@@ -189,7 +189,7 @@ TEST(KvCacheCodecs, QuantizersThatDifferInOneParameterEachGetTheirOwn) {
     config.groups = groups;
     const auto cache = KvCache::Create(config);
     ASSERT_TRUE(cache.ok()) << cache.status();
-    const KvCache::SequenceId id = (*cache)->AddSequence();
+    const KvCache::SequenceId id = *(*cache)->AddSequence();
     for (int layer = 0; layer < kLayers; ++layer) {
       ASSERT_TRUE(AppendChunked(**cache, id, layer, keys, values, {100}).ok());
       ExpectMatches(**cache, id, layer, keys, values);
@@ -205,7 +205,7 @@ TEST(KvCacheDTypes, SixteenBitInputGivesTheBytesOfItsValues) {
   }
   const auto cache = KvCache::Create(MixedConfig(32, 4, 32));
   ASSERT_TRUE(cache.ok());
-  const KvCache::SequenceId wide = (*cache)->AddSequence();
+  const KvCache::SequenceId wide = *(*cache)->AddSequence();
   ASSERT_TRUE(AppendChunked(**cache, wide, 0, keys, values, {90}).ok());
   const Gathered want = GatherAll(**cache, wide, 0);
   for (DType dtype : {DType::kFloat16, DType::kBFloat16}) {
@@ -224,7 +224,7 @@ TEST(KvCacheDTypes, SixteenBitInputGivesTheBytesOfItsValues) {
     std::vector<uint16_t> k, v;
     for (float x : keys.data) k.push_back(narrow(x));
     for (float x : values.data) v.push_back(narrow(x));
-    const KvCache::SequenceId id = (*cache)->AddSequence();
+    const KvCache::SequenceId id = *(*cache)->AddSequence();
     ASSERT_TRUE((*cache)
                     ->Append(id, 0, 90, {k.data(), dtype, 90 * kDim, kDim},
                              {v.data(), dtype, 90 * kDim, kDim})
@@ -238,7 +238,7 @@ TEST(KvCacheDTypes, SixteenBitInputGivesTheBytesOfItsValues) {
 TEST(KvCacheDTypes, SixteenBitOutputIsTheRoundedWideOne) {
   const auto cache = KvCache::Create(MixedConfig(32, 4, 32));
   ASSERT_TRUE(cache.ok());
-  const KvCache::SequenceId id = (*cache)->AddSequence();
+  const KvCache::SequenceId id = *(*cache)->AddSequence();
   ASSERT_TRUE(AppendChunked(**cache, id, 0, RandomValues(90, 1),
                             RandomValues(90, 2), {90})
                   .ok());

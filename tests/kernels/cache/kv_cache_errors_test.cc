@@ -22,7 +22,7 @@ class KvCacheErrors : public ::testing::Test {
         KvCache::Create(MixedConfig(32, 4, 32));
     ASSERT_TRUE(cache.ok()) << cache.status();
     cache_ = *std::move(cache);
-    id_ = cache_->AddSequence();
+    id_ = *cache_->AddSequence();
     ASSERT_TRUE(AppendChunked(*cache_, id_, 1, RandomValues(75, 1),
                               RandomValues(75, 2), {75})
                     .ok());
@@ -79,7 +79,7 @@ TEST_F(KvCacheErrors, TheCacheGoesOnAfterAnError) {
   ASSERT_FALSE(Append(1, bad, bad).ok());
   const Values keys = RandomValues(60, 4), values = RandomValues(60, 5);
   ASSERT_TRUE(Append(1, keys, values).ok());
-  const auto other = cache_->AddSequence();
+  const auto other = *cache_->AddSequence();
   ASSERT_TRUE(AppendChunked(*cache_, other, 1, RandomValues(75, 1),
                             RandomValues(75, 2), {75})
                   .ok());
@@ -125,7 +125,9 @@ TEST_F(KvCacheErrors, TensorsThatDontFit) {
                   HasSubstr(std::string(text)));
   };
   expect(-1, good, good, "-1 tokens");
-  expect(int64_t{1} << 41, good, good, "tokens");
+  ExpectRefused(cache_->Append(id_, 1, int64_t{1} << 41, good, good),
+                absl::StatusCode::kResourceExhausted,
+                HasSubstr("would have 75 + 2199023255552 tokens"));
   ConstHeads bad = good;
   bad.data = nullptr;
   expect(2, bad, good, "keys: null");

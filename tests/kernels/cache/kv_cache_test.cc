@@ -32,7 +32,7 @@ void AppendAllLayers(KvCache& cache, KvCache::SequenceId id, int64_t tokens,
 
 TEST(KvCache, SinksAndWindowAreExactAndOlderTokensAreNot) {
   const auto cache = Make(MixedConfig(32, 4, 32));
-  const auto id = cache->AddSequence();
+  const auto id = *cache->AddSequence();
   Values keys = RandomValues(100, 1), values = RandomValues(100, 2);
   // Multiples of 1/64 below 32: fp16 holds them exactly.
   for (Values* v : {&keys, &values}) {
@@ -57,7 +57,7 @@ TEST(KvCache, SixteenBitGroupsAreExactInPagesToo) {
   KvCacheConfig config = MixedConfig(32, 0, 0);
   for (GroupFormat& group : config.groups) group.width = 16;
   const auto cache = Make(config);
-  const auto id = cache->AddSequence();
+  const auto id = *cache->AddSequence();
   Values keys = RandomValues(70, 1);
   for (float& x : keys.data)
     x = static_cast<float>(static_cast<int>(x * 64)) / 64;
@@ -69,7 +69,7 @@ TEST(KvCache, SixteenBitGroupsAreExactInPagesToo) {
 
 TEST(KvCache, EachLayerHasItsOwnLength) {
   const auto cache = Make(MixedConfig(32, 4, 32));
-  const auto id = cache->AddSequence();
+  const auto id = *cache->AddSequence();
   const Values values = RandomValues(40, 1);
   ASSERT_TRUE(AppendChunked(*cache, id, 1, values, values, {40}).ok());
   EXPECT_EQ(*cache->Length(id, 0), 0);
@@ -78,7 +78,7 @@ TEST(KvCache, EachLayerHasItsOwnLength) {
 
 TEST(KvCache, AppendingNothingChangesNothing) {
   const auto cache = Make(MixedConfig(32, 4, 32));
-  const auto id = cache->AddSequence();
+  const auto id = *cache->AddSequence();
   EXPECT_TRUE(cache->Append(id, 0, 0, {}, {}).ok());
   EXPECT_EQ(*cache->Length(id, 0), 0);
   EXPECT_EQ(*cache->AllocatedBytes(id), 0);
@@ -87,7 +87,7 @@ TEST(KvCache, AppendingNothingChangesNothing) {
 
 TEST(KvCache, GatherReadsOnlyTheTensorThatIsWanted) {
   const auto cache = Make(MixedConfig(32, 4, 32));
-  const auto id = cache->AddSequence();
+  const auto id = *cache->AddSequence();
   AppendAllLayers(*cache, id, 80, 1);
   const Gathered both = GatherAll(*cache, id, 0);
   std::vector<float> out(kHeads * 80 * kDim);
@@ -101,7 +101,7 @@ TEST(KvCache, GatherReadsOnlyTheTensorThatIsWanted) {
 TEST(KvCache, AppendReadsHeadsInterleavedRowByRow) {
   const auto cache = Make(MixedConfig(32, 4, 32));
   const Values keys = RandomValues(80, 1), values = RandomValues(80, 2);
-  const auto dense = cache->AddSequence();
+  const auto dense = *cache->AddSequence();
   ASSERT_TRUE(AppendChunked(*cache, dense, 0, keys, values, {80}).ok());
   // [tokens, heads, dim], as attention projections leave it.
   const auto interleaved = [](const Values& v) {
@@ -114,7 +114,7 @@ TEST(KvCache, AppendReadsHeadsInterleavedRowByRow) {
     return out;
   };
   const std::vector<float> k = interleaved(keys), v = interleaved(values);
-  const auto id = cache->AddSequence();
+  const auto id = *cache->AddSequence();
   ASSERT_TRUE(cache
                   ->Append(id, 0, 80,
                            {k.data(), DType::kFloat32, kDim, kHeads * kDim},
@@ -129,9 +129,9 @@ TEST(KvCache, AppendReadsHeadsInterleavedRowByRow) {
 TEST(KvCache, BothBackendsStoreTheSameBytes) {
   const KvCacheConfig config = MixedConfig(32, 4, 32);
   const auto simd = Make(config);
-  auto reference = KvCache::Create(config, Backend::kReference);
+  auto reference = KvCache::Create(config, {.backend = Backend::kReference});
   ASSERT_TRUE(reference.ok());
-  const auto a = simd->AddSequence(), b = (*reference)->AddSequence();
+  const auto a = *simd->AddSequence(), b = *(*reference)->AddSequence();
   AppendAllLayers(*simd, a, 150, 1);
   AppendAllLayers(**reference, b, 150, 1);
   for (int layer = 0; layer < kLayers; ++layer) {
@@ -154,7 +154,7 @@ TEST(KvCache, AllocatedBytesFollowTheBudgetsFormula) {
       const auto cache = Make(config);
       // Room for kivi K tokens that wait: groups of 32 and of 16, one each.
       const int64_t waiting = (31 + 15) * kDim * 2;
-      const auto id = cache->AddSequence();
+      const auto id = *cache->AddSequence();
       EXPECT_EQ(*cache->AllocatedBytes(id), 0);
       for (int64_t length = 1; length < 200; ++length) {
         AppendAllLayers(*cache, id, 1, length);
@@ -170,7 +170,7 @@ TEST(KvCache, AllocatedBytesFollowTheBudgetsFormula) {
       plain.groups[0] = plain.groups[2];
       plain.groups[6] = plain.groups[2];
       const auto exact = Make(plain);
-      const auto other = exact->AddSequence();
+      const auto other = *exact->AddSequence();
       AppendAllLayers(*exact, other, sinks + window + 50, 1);
       EXPECT_EQ(*exact->AllocatedBytes(other),
                 SequenceBytes(plain, exact->layout(), sinks + window + 50));
@@ -180,7 +180,7 @@ TEST(KvCache, AllocatedBytesFollowTheBudgetsFormula) {
 
 TEST(KvCache, ALargeWindowCostsWhatIsInIt) {
   const auto cache = Make(MixedConfig(32, 4, 2'000'000'000));
-  const auto id = cache->AddSequence();
+  const auto id = *cache->AddSequence();
   AppendAllLayers(*cache, id, 100, 1);
   const int64_t token = kLayers * kHeads * 2 * kDim * 2;
   EXPECT_GE(*cache->AllocatedBytes(id), 100 * token);
@@ -190,7 +190,7 @@ TEST(KvCache, ALargeWindowCostsWhatIsInIt) {
 TEST(KvCache, FreedPagesAreUsedAgainAndHoldNothingOld) {
   const KvCacheConfig config = MixedConfig(32, 4, 32);
   const auto cache = Make(config);
-  const auto first = cache->AddSequence();
+  const auto first = *cache->AddSequence();
   AppendAllLayers(*cache, first, 300, 1);
   EXPECT_EQ(cache->FreePageBytes(), 0);
   ASSERT_TRUE(cache->RemoveSequence(first).ok());
@@ -198,11 +198,11 @@ TEST(KvCache, FreedPagesAreUsedAgainAndHoldNothingOld) {
   const int64_t page_bytes = cache->layout().page_bytes();
   EXPECT_EQ(cache->FreePageBytes(), pages * page_bytes);
 
-  const auto second = cache->AddSequence();
+  const auto second = *cache->AddSequence();
   AppendAllLayers(*cache, second, 32 + 65, 7);  // three pages, the last with 1
   EXPECT_EQ(cache->FreePageBytes(), (pages - 3) * page_bytes);
   const auto fresh = Make(config);
-  const auto clean = fresh->AddSequence();
+  const auto clean = *fresh->AddSequence();
   AppendAllLayers(*fresh, clean, 32 + 65, 7);
   for (int layer = 0; layer < kLayers; ++layer) {
     for (int group = 0; group < kHeads * 2; ++group) {
@@ -219,7 +219,7 @@ TEST(KvCache, FreedPagesAreUsedAgainAndHoldNothingOld) {
 TEST(KvCache, ManySequencesDontMix) {
   const auto cache = Make(MixedConfig(16, 4, 20));
   std::vector<KvCache::SequenceId> ids;
-  for (int i = 0; i < 50; ++i) ids.push_back(cache->AddSequence());
+  for (int i = 0; i < 50; ++i) ids.push_back(*cache->AddSequence());
   EXPECT_EQ(std::set<int64_t>(ids.begin(), ids.end()).size(), 50u);
   // In turns, in pieces of changing size.
   for (int64_t piece = 1; piece <= 12; ++piece) {
@@ -232,7 +232,7 @@ TEST(KvCache, ManySequencesDontMix) {
   }
   for (size_t i = 1; i < ids.size(); i += 2) {
     const auto alone = Make(MixedConfig(16, 4, 20));
-    const auto id = alone->AddSequence();
+    const auto id = *alone->AddSequence();
     for (int64_t piece = 1; piece <= 12; ++piece) {
       AppendAllLayers(*alone, id, piece, 100 * i + piece);
     }
@@ -245,7 +245,7 @@ TEST(KvCache, ManySequencesDontMix) {
   }
   EXPECT_EQ(cache->Length(ids[0], 0).status().code(),
             absl::StatusCode::kNotFound);
-  EXPECT_GT(cache->AddSequence(), ids.back());
+  EXPECT_GT(*cache->AddSequence(), ids.back());
 }
 
 TEST(KvCache, SequencesOfDifferentThreadsDontDisturbEachOther) {
@@ -258,7 +258,7 @@ TEST(KvCache, SequencesOfDifferentThreadsDontDisturbEachOther) {
     threads.emplace_back([&, i] {
       // Freed pages wander between the threads.
       for (int round = 0; round < 10; ++round) {
-        const auto id = cache->AddSequence();
+        const auto id = *cache->AddSequence();
         AppendAllLayers(*cache, id, 5, 1000 * i);
         AppendAllLayers(*cache, id, 120, 1000 * i + round);
         got[i] = GatherAll(*cache, id, 1);
@@ -269,7 +269,7 @@ TEST(KvCache, SequencesOfDifferentThreadsDontDisturbEachOther) {
   for (std::thread& thread : threads) thread.join();
   for (int i = 0; i < kThreads; ++i) {
     const auto alone = Make(config);
-    const auto id = alone->AddSequence();
+    const auto id = *alone->AddSequence();
     AppendAllLayers(*alone, id, 5, 1000 * i);
     AppendAllLayers(*alone, id, 120, 1000 * i + 9);
     const Gathered want = GatherAll(*alone, id, 1);

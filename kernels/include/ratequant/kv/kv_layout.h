@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -18,6 +19,8 @@ struct KvGeometry {
   int layers = 0;
   int kv_heads = 0;
   int head_dim = 0;
+  int query_heads = 0;  // a multiple of kv_heads; 0: the cache is not asked for
+                        // attention
 };
 
 // The format of one group.
@@ -49,6 +52,12 @@ struct KvLayout {
   // Bytes of one page over all layers.
   size_t page_bytes() const;
 };
+
+// What tells caches apart whose bytes can't be exchanged: the SHA-256, in
+// hexadecimal, of the format version and everything in `config` but the number
+// of query heads. Engines put it into the key of their prefix caches.
+// `config` must have passed ComputeKvLayout.
+std::string FormatDigest(const KvCacheConfig& config);
 
 // The layout of every page. INVALID_ARGUMENT names the layer, head and tensor
 // and what isn't supported, how many groups the geometry needs when `groups`
