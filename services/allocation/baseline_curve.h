@@ -11,7 +11,7 @@
 
 namespace ratequant::allocation {
 
-// The sums of E over all K and over all V groups when one quantizer's bits are
+// The sums over all K and over all V groups when one quantizer's bits are
 // spread evenly over them: what every baseline map is made of. Each is computed
 // once, so that a whole curve costs little more than one map.
 class EvenSums {
@@ -19,13 +19,13 @@ class EvenSums {
   // For the i-th of the choice table's quantizers. `table` must outlive it.
   EvenSums(const ChoiceTable& table, int i);
 
-  // The objective of BaselineAt(table, i, baseline, total_bits).
-  double Value(Baseline baseline, int64_t total_bits);
+  // The sums of BaselineAt(table, i, baseline, total_bits); no `cost`.
+  Breakpoint At(Baseline baseline, int64_t total_bits);
 
  private:
   struct Sums {
-    double keys = -1;  // below 0: not computed yet
-    double values = -1;
+    bool computed = false;
+    Breakpoint keys, values;
   };
 
   const Sums& Of(int64_t bits);
@@ -50,12 +50,14 @@ class BaselineCurve {
 
  private:
   int64_t CostOf(int64_t total_bits) const;
+  std::optional<double> NarrowedValueWithin(int64_t cost);
 
   const ChoiceTable& table_;
   const int i_;
   const Baseline baseline_;
   const CurveCost cost_;
   EvenSums* const sums_;
+  const bool covers_;
   const int64_t first_;
   const int64_t end_;
   int64_t next_;  // sum of widths of the first map that costs too much

@@ -34,16 +34,23 @@ std::vector<Breakpoint> Walk(const ChoiceTable& table, CurveCost cost,
   const int columns = static_cast<int>(table.columns().size());
   std::vector<std::vector<Choice>> choices;
   choices.reserve(groups.size());
+  std::vector<std::vector<int>> allowed;  // the columns of each one's choices
+  allowed.reserve(groups.size());
   for (int g : groups) {
     std::vector<Choice>& group = choices.emplace_back();
+    std::vector<int>& its_columns = allowed.emplace_back();
     group.reserve(columns);
+    its_columns.reserve(columns);
     for (int c = 0; c < columns; ++c) {
+      if (!table.Allows(g, c)) continue;
+      its_columns.push_back(c);
       group.push_back(
           {static_cast<double>(CostOf(table, cost, g, c)), table.Value(g, c)});
     }
   }
   GreedyWalk walk(choices);
   std::vector<int> now = walk.Start();
+  for (size_t i = 0; i < now.size(); ++i) now[i] = allowed[i][now[i]];
   Breakpoint point;
   const auto add = [&](int g, int column, int sign) {
     point.cost += sign * CostOf(table, cost, g, column);
@@ -58,10 +65,11 @@ std::vector<Breakpoint> Walk(const ChoiceTable& table, CurveCost cost,
   double slope = HUGE_VAL;
   while (const std::optional<GreedyWalk::Step> step = walk.Peek()) {
     const int g = groups[step->group];
+    const int to = allowed[step->group][step->to];
     add(g, now[step->group], -1);
-    add(g, step->to, 1);
+    add(g, to, 1);
     point.value = std::max(0.0, point.value - step->gain);
-    now[step->group] = step->to;
+    now[step->group] = to;
     // On the same edge as the step before: that one wasn't a vertex.
     if (step->slope == slope) points.pop_back();
     slope = step->slope;

@@ -15,7 +15,10 @@ struct WidthBounds {
   int upper = 8;
 };
 
-// One thing a group can be: a quantizer at a width.
+// The width of a group that no quantizer touches.
+inline constexpr int kFp16Width = 16;
+
+// One thing a group can be: a quantizer at a width, or fp16.
 struct Column {
   int table = 0;  // of the calibration
   int width = 0;
@@ -28,10 +31,13 @@ struct Column {
 class ChoiceTable {
  public:
   // `bounds` has one entry for each of `tables`. Columns are in the order of
-  // `tables`, ascending in width.
+  // `tables`, ascending in width, and fp16 comes last when a group may have it.
+  // `group_widths` are the sets of GroupWidths(); empty allows every group
+  // every width that is measured.
   ChoiceTable(const v1::Calibration& calibration, const Objective& objective,
               const std::vector<int>& tables,
-              const std::vector<WidthBounds>& bounds);
+              const std::vector<WidthBounds>& bounds,
+              std::vector<uint16_t> group_widths = {});
 
   int groups() const { return groups_; }
   const std::vector<Column>& columns() const { return columns_; }
@@ -40,6 +46,20 @@ class ChoiceTable {
   double Value(int group, int column) const {
     return values_[static_cast<size_t>(group) * columns_.size() + column];
   }
+
+  // Whether a group may be in a column.
+  bool Allows(int group, int column) const {
+    return group_widths_.empty() ||
+           (group_widths_[group] >> (columns_[column].width - 1) & 1) != 0;
+  }
+
+  // Whether some group may not be in some column.
+  bool narrowed() const { return !group_widths_.empty(); }
+
+  // The column of the i-th of `tables` with the largest width a group may have
+  // that isn't above `width`, which is within Bounds(i), or else with its
+  // smallest; fp16 where the group must have that; -1 when there is none.
+  int NearestColumn(int i, int group, int width) const;
 
   // Page bytes of a group in a column.
   int64_t Bytes(int group, int column) const {
@@ -58,6 +78,7 @@ class ChoiceTable {
   std::vector<int> first_;
   std::vector<Column> columns_;
   std::vector<double> values_;  // [groups][columns]
+  std::vector<uint16_t> group_widths_;
 };
 
 // One column for each group.

@@ -14,6 +14,7 @@
 #include "services/allocation/breakpoints.h"
 #include "services/allocation/cache_bytes.h"
 #include "services/allocation/choice_table.h"
+#include "services/allocation/group_widths.h"
 #include "services/allocation/objective.h"
 #include "services/allocation/width_bounds.h"
 #include "services/common/status.h"
@@ -24,14 +25,19 @@ namespace {
 // A point takes at most 120 bytes: together less than 4 MiB.
 constexpr uint32_t kMaxPoints = 1 << 15;
 
-ChoiceTable MakeChoices(const v1::Calibration& calibration, const Query& query,
-                        const Objective& objective) {
+absl::StatusOr<ChoiceTable> MakeChoices(const v1::Calibration& calibration,
+                                        const Query& query,
+                                        const Objective& objective) {
   std::vector<WidthBounds> bounds;
   for (int table : query.tables) {
     bounds.push_back(BoundsFor(
         query.policy, calibration.tables(table).quantizer(), std::nullopt));
   }
-  return ChoiceTable(calibration, objective, query.tables, bounds);
+  absl::StatusOr<std::vector<uint16_t>> widths =
+      GroupWidths(query.policy, calibration.geometry(), bounds);
+  if (!widths.ok()) return widths.status();
+  return ChoiceTable(calibration, objective, query.tables, bounds,
+                     *std::move(widths));
 }
 
 CurveCost CostFor(const v1::GetRateDistortionCurveRequest& request,
@@ -146,7 +152,10 @@ absl::StatusOr<v1::RateDistortionCurve> PlanCurve(
     const v1::GetRateDistortionCurveRequest& request) {
   const CacheBytes bytes(calibration, query.cache);
   const Objective objective(calibration, query.policy);
-  const ChoiceTable table = MakeChoices(calibration, query, objective);
+  const absl::StatusOr<ChoiceTable> choices =
+      MakeChoices(calibration, query, objective);
+  if (!choices.ok()) return choices.status();
+  const ChoiceTable& table = *choices;
   const CurveCost cost = CostFor(request, bytes);
   std::vector<Breakpoint> points =
       FindBreakpoints(table, cost, query.policy.separate_key_value());

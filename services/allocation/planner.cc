@@ -15,6 +15,7 @@
 #include "services/allocation/calibration_check.h"
 #include "services/allocation/choice_table.h"
 #include "services/allocation/continuous.h"
+#include "services/allocation/group_widths.h"
 #include "services/allocation/limit.h"
 #include "services/allocation/objective.h"
 #include "services/allocation/solver/knapsack.h"
@@ -67,9 +68,14 @@ class Planner {
         objective_(calibration, query.policy),
         limit_(MakeLimit(query.budget, groups_, bytes_)),
         bounds_(MakeBounds()),
-        choices_(calibration, objective_, query.tables, bounds_) {}
+        group_widths_(
+            GroupWidths(query.policy, calibration.geometry(), bounds_)),
+        choices_(
+            calibration, objective_, query.tables, bounds_,
+            group_widths_.ok() ? *group_widths_ : std::vector<uint16_t>()) {}
 
   absl::StatusOr<v1::BitMap> Plan() {
+    if (!group_widths_.ok()) return group_widths_.status();
     absl::StatusOr<Assignment> map = Solve();
     if (!map.ok()) return map.status();
     return Describe(*map);
@@ -186,20 +192,27 @@ class Planner {
   // or returns the least that would do, which is larger.
   double SolveUnits(const std::vector<Unit>& units, double budget,
                     std::vector<int>* columns) const {
+    const int all = static_cast<int>(choices_.columns().size());
     Problem problem;
+    // The columns of each unit's choices.
+    std::vector<std::vector<int>> allowed(units.size());
     problem.budget = budget;
     problem.groups.reserve(units.size());
-    for (const Unit& unit : units) {
+    for (size_t u = 0; u < units.size(); ++u) {
       std::vector<Choice>& choices = problem.groups.emplace_back();
-      choices.reserve(choices_.columns().size());
-      for (int c = 0; c < static_cast<int>(choices_.columns().size()); ++c) {
-        choices.push_back(UnitChoice(unit, c));
+      choices.reserve(all);
+      for (int c = 0; c < all; ++c) {
+        // A unit's groups are allowed the same (see GroupWidths).
+        if (!choices_.Allows(units[u][0], c)) continue;
+        choices.push_back(UnitChoice(units[u], c));
+        allowed[u].push_back(c);
       }
     }
     const std::optional<Solution> solution = SolveKnapsack(problem);
     if (!solution.has_value()) return LowestCost(problem);
     for (size_t u = 0; u < units.size(); ++u) {
-      for (int g : units[u]) (*columns)[g] = solution->choice[u];
+      const int column = allowed[u][solution->choice[u]];
+      for (int g : units[u]) (*columns)[g] = column;
     }
     return budget;
   }
@@ -253,15 +266,26 @@ class Planner {
   // Only quantizers in use, in their canonical order.
   void SetGroups(const Assignment& map, v1::BitMap* out) const {
     std::vector<int> index(calibration_.tables_size(), -1);
-    for (int column : map.column) index[choices_.columns()[column].table] = 0;
+    for (int column : map.column) {
+      const Column& chosen = choices_.columns()[column];
+      // In fp16 no quantizer is used, though one has to be named.
+      if (chosen.width != kFp16Width) index[chosen.table] = 0;
+    }
     for (int table : query_.tables) {
       if (index[table] < 0) continue;
       index[table] = out->quantizers_size();
       *out->add_quantizers() = calibration_.tables(table).quantizer();
     }
+    if (out->quantizers().empty()) {
+      *out->add_quantizers() =
+          calibration_.tables(query_.tables[0]).quantizer();
+    }
     for (int column : map.column) {
       const Column& chosen = choices_.columns()[column];
-      out->add_quantizer_index(static_cast<uint32_t>(index[chosen.table]));
+      out->add_quantizer_index(
+          chosen.width == kFp16Width
+              ? 0u
+              : static_cast<uint32_t>(index[chosen.table]));
       out->add_width(static_cast<uint32_t>(chosen.width));
     }
   }
@@ -321,6 +345,7 @@ class Planner {
   const Objective objective_;
   const Limit limit_;
   const std::vector<WidthBounds> bounds_;
+  const absl::StatusOr<std::vector<uint16_t>> group_widths_;
   const ChoiceTable choices_;
 };
 

@@ -11,8 +11,9 @@ namespace ratequant::allocation {
 // Answers `query`, made from `calibration`: the complete bit map, named by its
 // content. OUT_OF_RANGE (BUDGET_BELOW_MINIMUM) when no allowed map keeps the
 // budget; the ErrorInfo's metadata then has `budget` (the field), `requested`
-// and `minimum`, the nearest budget that can be kept. Deterministic: the same
-// arguments give the same bytes. Thread-safe.
+// and `minimum`, the nearest budget that can be kept. INVALID_ARGUMENT
+// (INVALID_POLICY) when the policy leaves a group no width. Deterministic: the
+// same arguments give the same bytes. Thread-safe.
 absl::StatusOr<v1::BitMap> PlanBitMap(const v1::Calibration& calibration,
                                       const Query& query);
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/allocation/cache_bytes.h"
 #include "services/allocation/calibration_check.h"
+#include "services/allocation/group_widths.h"
 #include "services/common/canonical.h"
 #include "services/common/quantizers.h"
 #include "services/common/status.h"
@@ -122,7 +123,8 @@ absl::Status CheckWidths(const v1::Policy& policy) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::Policy> MakePolicy(const v1::Policy& requested) {
+absl::StatusOr<v1::Policy> MakePolicy(const v1::Policy& requested,
+                                      const v1::ModelGeometry& geometry) {
   v1::Policy policy = requested;
   if (!v1::Policy::Objective_IsValid(policy.objective())) {
     return FieldError("INVALID_POLICY", "policy.objective",
@@ -148,6 +150,7 @@ absl::StatusOr<v1::Policy> MakePolicy(const v1::Policy& requested) {
                       "than V");
   }
   absl::Status widths = CheckWidths(policy);
+  if (widths.ok()) widths = CanonicalizeGroupBounds(geometry, &policy);
   if (!widths.ok()) return widths;
   return policy;
 }
@@ -252,7 +255,8 @@ absl::StatusOr<Query> MakeCommon(const Request& request,
       SelectTables(request.quantizers(), calibration);
   if (!tables.ok()) return tables.status();
   query.tables = *std::move(tables);
-  absl::StatusOr<v1::Policy> policy = MakePolicy(request.policy());
+  absl::StatusOr<v1::Policy> policy =
+      MakePolicy(request.policy(), calibration.geometry());
   if (!policy.ok()) return policy.status();
   query.policy = *std::move(policy);
   absl::StatusOr<v1::CacheConfig> cache =
@@ -270,6 +274,12 @@ absl::StatusOr<Query> MakeQuery(const v1::GetBitMapRequest& request,
   if (!budget.ok()) return budget;
   absl::StatusOr<Query> query = MakeCommon(request, calibration);
   if (!query.ok()) return query;
+  if (query->policy.include_continuous() && NarrowsGroups(query->policy)) {
+    return FieldError("INVALID_POLICY", "policy.include_continuous",
+                      "knows no bounds but min_width and max_width; leave out "
+                      "allowed_widths, key_min_width, value_min_width and "
+                      "rules");
+  }
   query->budget = request.budget();
   if (query->budget.has_max_loss_increase() &&
       query->budget.max_loss_increase() == 0) {

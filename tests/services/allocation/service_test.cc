@@ -406,6 +406,74 @@ TEST_F(ServiceTest, GetBitMapErrors) {
        }},
       {kInvalid, "INVALID_POLICY", "policy.include_continuous",
        [](R* r) { r->mutable_policy()->set_include_continuous(true); }},
+      {kInvalid, "INVALID_POLICY", "policy.include_continuous",
+       [](R* r) {
+         r->add_quantizers()->set_kind(Quantizer::KIVI);
+         r->mutable_policy()->set_include_continuous(true);
+         r->mutable_policy()->set_key_min_width(3);
+       }},
+      {kInvalid, "UNSUPPORTED_WIDTH", "policy.allowed_widths[1]",
+       [](R* r) {
+         r->mutable_policy()->add_allowed_widths(4);
+         r->mutable_policy()->add_allowed_widths(16);
+       }},
+      {kInvalid, "UNSUPPORTED_WIDTH", "policy.allowed_widths[0]",
+       [](R* r) { r->mutable_policy()->add_allowed_widths(0); }},
+      {kInvalid, "INVALID_POLICY", "policy.allowed_widths[1]",
+       [](R* r) {
+         r->mutable_policy()->add_allowed_widths(4);
+         r->mutable_policy()->add_allowed_widths(4);
+       }},
+      {kInvalid, "UNSUPPORTED_WIDTH", "policy.key_min_width",
+       [](R* r) { r->mutable_policy()->set_key_min_width(9); }},
+      {kInvalid, "UNSUPPORTED_WIDTH", "policy.value_min_width",
+       [](R* r) { r->mutable_policy()->set_value_min_width(16); }},
+      {kInvalid, "UNSUPPORTED_WIDTH", "policy.rules[0].min_width",
+       [](R* r) { r->mutable_policy()->add_rules()->set_min_width(9); }},
+      {kInvalid, "UNSUPPORTED_WIDTH", "policy.rules[0].max_width",
+       [](R* r) { r->mutable_policy()->add_rules()->set_max_width(15); }},
+      {kInvalid, "INVALID_POLICY", "policy.rules[0].max_width",
+       [](R* r) { r->mutable_policy()->add_rules()->set_max_width(16); }},
+      {kInvalid, "INVALID_POLICY", "policy.rules[0]",
+       [](R* r) { r->mutable_policy()->add_rules()->set_layer(0); }},
+      {kInvalid, "INVALID_POLICY", "policy.rules[0].min_width",
+       [](R* r) {
+         r->mutable_policy()->add_rules()->set_min_width(5);
+         r->mutable_policy()->mutable_rules(0)->set_max_width(4);
+       }},
+      {kInvalid, "INVALID_POLICY", "policy.rules[1].layer",
+       [](R* r) {
+         r->mutable_policy()->add_rules()->set_min_width(3);
+         r->mutable_policy()->add_rules()->set_min_width(3);
+         r->mutable_policy()->mutable_rules(1)->set_layer(1000);
+       }},
+      {kInvalid, "INVALID_POLICY", "policy.rules[0].kv_head",
+       [](R* r) {
+         r->mutable_policy()->add_rules()->set_min_width(3);
+         r->mutable_policy()->mutable_rules(0)->set_kv_head(1000);
+       }},
+      {kInvalid, "INVALID_POLICY", "policy.rules[0].tensor",
+       [](R* r) {
+         r->mutable_policy()->add_rules()->set_min_width(3);
+         r->mutable_policy()->mutable_rules(0)->set_tensor(
+             static_cast<v1::GroupRule::Tensor>(9));
+       }},
+      {kInvalid, "INVALID_POLICY", "policy.rules",
+       [](R* r) {
+         r->mutable_policy()->add_rules()->set_min_width(3);
+         r->mutable_policy()->add_rules()->set_min_width(3);
+       }},
+      {kInvalid, "INVALID_POLICY", "policy.rules",
+       [](R* r) {
+         for (int i = 0; i <= 4096; ++i) {
+           r->mutable_policy()->add_rules()->set_min_width(3);
+         }
+       }},
+      {kInvalid, "INVALID_POLICY", "policy",
+       [](R* r) {
+         r->mutable_policy()->add_rules()->set_min_width(6);
+         r->mutable_policy()->set_max_width(4);
+       }},
       {kInvalid, "INVALID_POLICY", "cache.context_tokens",
        [](R* r) { r->mutable_cache()->set_context_tokens(~0u); }},
       {kPrecondition, "QUANTIZER_NOT_CALIBRATED", "",
