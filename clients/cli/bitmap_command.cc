@@ -142,6 +142,8 @@ void AddBitMapCommand(CLI::App& app, Session& session) {
                "ratequant bitmap get --model Qwen/Qwen3-8B --effective-bits 3",
                "ratequant bitmap get --model Qwen/Qwen3-8B --code-bits 2.5 "
                "--quantizer kivi",
+               "ratequant bitmap get --model Qwen/Qwen3-8B --effective-bits 4 "
+               "--widths 2,4,8 \\\n      --rule layer=0,width=8",
                "ratequant bitmap get --model Qwen/Qwen3-8B --bytes-per-token "
                "40000 --json > map.json"}});
   get->callback([flags, &session] {

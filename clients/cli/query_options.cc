@@ -40,6 +40,23 @@ void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
                   "Largest width of a group in bits")
       ->check(WholeNumber())
       ->option_text("BITS");
+  verb.add_option("--widths", options->widths,
+                  "The only widths a group may have, such as 2,4,8")
+      ->delimiter(',')
+      ->check(WholeNumber())
+      ->option_text("BITS,...");
+  verb.add_option("--key-min-width", options->key_min_width,
+                  "Smallest width of a K group in bits")
+      ->check(WholeNumber())
+      ->option_text("BITS");
+  verb.add_option("--value-min-width", options->value_min_width,
+                  "Smallest width of a V group in bits")
+      ->check(WholeNumber())
+      ->option_text("BITS");
+  verb.add_option("--rule", options->rules,
+                  "Bounds for the groups it matches, such as layer=0,width=8 "
+                  "or layer=3,head=1,tensor=key,min=4,max=8; may be repeated")
+      ->option_text("PART=VALUE,... ...");
   verb.add_option("--sinks", options->sinks,
                   "First tokens kept in fp16; must be the calibration's")
       ->check(WholeNumber())
@@ -52,6 +69,18 @@ void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
                   "Context length that bytes are counted at (default 4096)")
       ->check(WholeNumber())
       ->option_text("TOKENS");
+}
+
+absl::Status FillGroupBounds(const QueryOptions& options, v1::Policy& policy) {
+  for (uint32_t width : options.widths) policy.add_allowed_widths(width);
+  policy.set_key_min_width(options.key_min_width);
+  policy.set_value_min_width(options.value_min_width);
+  for (const std::string& text : options.rules) {
+    absl::StatusOr<v1::GroupRule> rule = RuleFromText(text);
+    if (!rule.ok()) return rule.status();
+    *policy.add_rules() = *std::move(rule);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace ratequant::cli

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "clients/cli/exit_code.h"
 #include "clients/cli/find_calibration.h"
+#include "clients/cli/rule_text.h"
 #include "clients/cpp/client.h"
 #include "clients/cpp/quantizer_text.h"
 #include "clients/cpp/resource_names.h"
@@ -27,6 +28,10 @@ struct QueryOptions {
   bool separate = false;
   uint32_t min_width = 0;
   uint32_t max_width = 0;
+  std::vector<uint32_t> widths;
+  uint32_t key_min_width = 0;
+  uint32_t value_min_width = 0;
+  std::vector<std::string> rules;
   std::optional<uint32_t> sinks;
   std::optional<uint32_t> window;
   uint32_t context = 0;
@@ -51,6 +56,10 @@ absl::Status FillQuantizers(const std::vector<std::string>& texts,
   return absl::OkStatus();
 }
 
+// Writes the options that narrow single groups into a policy; a usage error
+// names a rule that isn't understood.
+absl::Status FillGroupBounds(const QueryOptions& options, v1::Policy& policy);
+
 // Writes the options into a GetBitMapRequest or GetRateDistortionCurveRequest.
 // May ask the server for a calibration whose id is only begun.
 template <typename Request>
@@ -64,6 +73,8 @@ absl::Status FillQuery(const QueryOptions& options, client::Client& client,
   policy.set_separate_key_value(options.separate);
   policy.set_min_width(options.min_width);
   policy.set_max_width(options.max_width);
+  absl::Status bounds = FillGroupBounds(options, policy);
+  if (!bounds.ok()) return bounds;
   v1::CacheConfig& cache = *request.mutable_cache();
   if (options.sinks.has_value()) cache.set_sink_tokens(*options.sinks);
   if (options.window.has_value()) cache.set_window(*options.window);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_join.h"
@@ -103,6 +104,15 @@ INSTANTIATE_TEST_SUITE_P(
                   "--strategy: 'best' is not one of allocated, k-ceil-v-floor, "
                   "layer-wise, uniform",
                   "ratequant bitmap get --help"},
+        UsageCase{"bitmap get --model m --effective-bits 3 --widths 2,four",
+                  "--widths: 'four' is not a whole number, 0 or more",
+                  "ratequant bitmap get --help"},
+        UsageCase{"curve --model m --key-min-width -1",
+                  "--key-min-width: '-1' is not a whole number, 0 or more",
+                  "ratequant curve --help"},
+        UsageCase{"curve --model m --value-min-width x",
+                  "--value-min-width: 'x' is not a whole number, 0 or more",
+                  "ratequant curve --help"},
         UsageCase{"models --timeout 0",
                   "--timeout: '0' is not a number of seconds above 0",
                   "ratequant models --help"},
@@ -134,11 +144,43 @@ TEST(UsageTest, AnUnknownQuantizerIsFoundBeforeAnyCall) {
   EXPECT_THAT(result.err, HasSubstr("rtn, kivi, quarot, turboquant"));
 }
 
+TEST(UsageTest, ARuleThatIsNotUnderstoodIsFoundBeforeAnyCall) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"row=1,min=2",
+       "'row=1' is not one of layer=N, head=N, tensor=key|value, min=BITS, "
+       "max=BITS, width=BITS"},
+      {"layer=x,min=2", "layer 'x' is not a whole number, 0 or more"},
+      {"layer=,min=2", "layer '' is not a whole number, 0 or more"},
+      {"head=-1,min=2", "head '-1' is not a whole number, 0 or more"},
+      {"layer=0,width=0", "width '0' is not a whole number, 1 or more"},
+      {"layer=4294967296,min=2",
+       "layer '4294967296' is not a whole number, 0 or more"},
+      {"tensor=query,min=2", "tensor 'query' is not one of key, value"},
+      {"layer=0,layer=1,min=2", "'layer' is given twice"},
+      {"layer=0", "give min, max or width"},
+      {"max=4,width=4", "give width, or min and max, not both"},
+  };
+  for (const char* verb : {"bitmap get --effective-bits 3", "curve"}) {
+    for (const auto& [rule, message] : cases) {
+      std::vector<std::string> words = Words(verb);
+      words.insert(words.end(), {"--model", "m", "--rule", "layer=0,width=8",
+                                 "--rule", rule, "--endpoint", kNowhere});
+      ProcessResult result = RunRateQuant(words);
+      EXPECT_EQ(result.exit_code, 2) << rule;
+      EXPECT_EQ(result.out, "") << rule;
+      EXPECT_THAT(result.err,
+                  HasSubstr(std::string("--rule ") + rule + ": " + message));
+    }
+  }
+}
+
 TEST(UnreachableTest, EveryVerbThatCallsSaysWhereItLookedAndHowToStartIt) {
   for (const char* verb :
        {"models", "models get m", "calibrations list",
         "calibrations list --model m", "calibrations get --model m",
-        "bitmap get --model m --effective-bits 3", "curve --model m"}) {
+        "bitmap get --model m --effective-bits 3", "curve --model m",
+        "curve --model m --widths 2,4,8 --rule layer=0,width=8 --rule "
+        "max=6,head=1,tensor=value,min=2"}) {
     std::vector<std::string> words = Words(verb);
     words.insert(words.end(), {"--endpoint", kNowhere});
     ProcessResult result = RunRateQuant(words);

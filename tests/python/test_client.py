@@ -229,6 +229,29 @@ def test_a_query_says_everything_it_was_given(server, client):
     assert request.known_etag == "old"
 
 
+def test_bounds_of_single_groups_are_said(server, client):
+    server.replies = [
+        allocation.GetBitMapResponse(bit_map=bit_map_pb2.BitMap()),
+        allocation.RateDistortionCurve(calibration="c"),
+    ]
+    bounds = dict(
+        allowed_widths=[2, 4, 8], key_min_width=4, value_min_width=2,
+        rules=["layer=0,width=8", "max=6,tensor=value,head=1,min=3"],
+    )  # fmt: skip
+    client.get_bit_map("x", effective_bits=4, **bounds)
+    client.get_rate_distortion_curve("x", **bounds)
+    rules = [
+        bit_map_pb2.GroupRule(layer=0, min_width=8, max_width=8),
+        bit_map_pb2.GroupRule(kv_head=1, tensor=bit_map_pb2.GroupRule.VALUE, min_width=3, max_width=6),
+    ]
+    for request in server.requests:
+        assert request.policy == bit_map_pb2.Policy(
+            objective=bit_map_pb2.Policy.LOSS_PROJECTED, strategy=bit_map_pb2.Policy.ALLOCATED,
+            allowed_widths=[2, 4, 8], key_min_width=4, value_min_width=2, rules=rules,
+        )  # fmt: skip
+        assert request.policy.rules[0].HasField("layer") and not request.policy.rules[1].HasField("layer")
+
+
 def test_what_is_not_given_is_left_to_the_service(server, client):
     server.replies = [allocation.GetBitMapResponse(bit_map=bit_map_pb2.BitMap())]
     client.get_bit_map("x", max_loss_increase=0.01)
@@ -251,6 +274,14 @@ def test_an_unchanged_map_is_none(server, client):
         ({"code_bits": 2, "objective": "best"}, "loss-projected, measured, paper"),
         ({"code_bits": 2, "strategy": "best"}, "allocated, uniform"),
         ({"code_bits": 2, "quantizers": ["gptq"]}, "gptq"),
+        ({"code_bits": 2, "rules": ["row=1,min=2"]}, "'row=1'.*layer, head, tensor, min, max, width"),
+        ({"code_bits": 2, "rules": ["layer,min=2"]}, "'layer' in rule"),
+        ({"code_bits": 2, "rules": ["layer=1,layer=2,min=2"]}, "'layer' is given twice"),
+        ({"code_bits": 2, "rules": ["layer=1"]}, "give min, max or width"),
+        ({"code_bits": 2, "rules": ["min=2,width=4"]}, "one or the other"),
+        ({"code_bits": 2, "rules": ["tensor=query,min=2"]}, "'query'.*key, value"),
+        ({"code_bits": 2, "rules": ["layer=-1,min=2"]}, "layer '-1'.*0 or more"),
+        ({"code_bits": 2, "rules": ["layer=1,min=0"]}, "min '0'.*1 or more"),
     ],
 )
 def test_arguments_that_cannot_be_right_make_no_call(server, client, arguments, named):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import grpc
 
 from ratequant.errors import RateQuantError
+from ratequant.group_rule import parse_rule
 from ratequant.names import calibration_name, model_name
 from ratequant.progress import CalibrationProgress
 from ratequant.quantizer import parse_quantizer
@@ -165,6 +166,10 @@ class Client:
         separate_key_value: bool = False,
         min_width: int = 0,
         max_width: int = 0,
+        allowed_widths: Sequence[int] = (),
+        key_min_width: int = 0,
+        value_min_width: int = 0,
+        rules: Sequence[str] = (),
         include_continuous: bool = False,
         calibration: str = "",
         sink_tokens: int | None = None,
@@ -185,6 +190,10 @@ class Client:
           strategy: "allocated", "uniform", "k-ceil-v-floor" or "layer-wise".
           separate_key_value: K and V each get the budget.
           min_width, max_width: bounds of every group's width; 0 is the default.
+          allowed_widths: the only widths in use, as (2, 4, 8); empty allows all.
+          key_min_width, value_min_width: floors of K's and V's groups; 0 is none.
+          rules: bounds of some groups, as "layer=0,width=8" or
+            "layer=3,head=1,tensor=key,min=4,max=8".
           include_continuous: also return the continuous solution.
           calibration: an id or full name; empty means the newest.
           sink_tokens: must equal the calibration's; None takes the calibration's.
@@ -209,7 +218,10 @@ class Client:
             calibration=calibration_name(model, calibration) if calibration else "",
             quantizers=[parse_quantizer(q) for q in quantizers],
             budget=bit_map_pb2.Budget(**given),
-            policy=_policy(objective, strategy, separate_key_value, min_width, max_width, include_continuous),
+            policy=_policy(
+                objective, strategy, separate_key_value, min_width, max_width, include_continuous,
+                allowed_widths, key_min_width, value_min_width, rules,
+            ),  # fmt: skip
             cache=_cache_config(sink_tokens, window, context_tokens),
             known_etag=known_etag,
         )
@@ -225,6 +237,10 @@ class Client:
         separate_key_value: bool = False,
         min_width: int = 0,
         max_width: int = 0,
+        allowed_widths: Sequence[int] = (),
+        key_min_width: int = 0,
+        value_min_width: int = 0,
+        rules: Sequence[str] = (),
         calibration: str = "",
         sink_tokens: int | None = None,
         window: int | None = None,
@@ -238,7 +254,10 @@ class Client:
             model=model_name(model),
             calibration=calibration_name(model, calibration) if calibration else "",
             quantizers=[parse_quantizer(q) for q in quantizers],
-            policy=_policy(objective, "allocated", separate_key_value, min_width, max_width, False),
+            policy=_policy(
+                objective, "allocated", separate_key_value, min_width, max_width, False,
+                allowed_widths, key_min_width, value_min_width, rules,
+            ),  # fmt: skip
             cache=_cache_config(sink_tokens, window, context_tokens),
             max_points=max_points,
         )
@@ -335,7 +354,16 @@ def _choice(what: str, value: str, choices: dict[str, int]) -> int:
 
 
 def _policy(
-    objective: str, strategy: str, separate: bool, min_width: int, max_width: int, continuous: bool
+    objective: str,
+    strategy: str,
+    separate: bool,
+    min_width: int,
+    max_width: int,
+    continuous: bool,
+    allowed_widths: Sequence[int],
+    key_min_width: int,
+    value_min_width: int,
+    rules: Sequence[str],
 ) -> bit_map_pb2.Policy:
     return bit_map_pb2.Policy(
         objective=_choice("objective", objective, OBJECTIVES),
@@ -344,6 +372,10 @@ def _policy(
         min_width=min_width,
         max_width=max_width,
         include_continuous=continuous,
+        allowed_widths=allowed_widths,
+        key_min_width=key_min_width,
+        value_min_width=value_min_width,
+        rules=[parse_rule(rule) for rule in rules],
     )
 
 
