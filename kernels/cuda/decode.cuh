@@ -18,32 +18,33 @@ struct DecodeShared {
   float units[kMaxCodebook];
 };
 
-// One block's work on one task.
+// One block's work on one task, whose rows lie `row_stride` elements apart.
 template <class Lanes, DType kType>
 class DecodeTile {
  public:
-  __device__ DecodeTile(const SectionBatch<DecodeTask>& batch,
-                        const DecodeTask& task, DecodeShared& shared)
-      : batch_(batch),
+  __device__ DecodeTile(const SectionFormat& format, int head_dim,
+                        int64_t row_stride, const DecodeTask& task,
+                        DecodeShared& shared)
+      : format_(format),
+        head_dim_(head_dim),
+        row_stride_(row_stride),
         task_(task),
-        format_(batch.formats[task.format]),
         shared_(shared) {}
 
-  __device__ void Run() {
-    const int begin = static_cast<int>(blockIdx.y) * kTileRows;
-    if (begin >= task_.count) return;
+  // Decodes rows [begin, end) of the task.
+  __device__ void Run(int begin, int end) {
     if (format_.kind == CodeKind::kCodebookRow) {
       CopyTable(format_.units, 1 << format_.width, shared_.units);
       __syncthreads();
     }
-    DecodeRows(begin, min(begin + kTileRows, task_.count));
+    DecodeRows(begin, end);
   }
 
  private:
   using Values = typename Lanes::Values;
 
   __device__ bool HasChannel(int octet) const {
-    return Lanes::FirstChannel(octet) < batch_.head_dim;
+    return Lanes::FirstChannel(octet) < head_dim_;
   }
 
   __device__ void DecodeRows(int begin, int end) const;
@@ -57,9 +58,10 @@ class DecodeTile {
     return FromHalf(*reinterpret_cast<const uint16_t*>(task_.section + offset));
   }
 
-  const SectionBatch<DecodeTask>& batch_;
-  const DecodeTask& task_;
   const SectionFormat& format_;
+  const int head_dim_;
+  const int64_t row_stride_;
+  const DecodeTask& task_;
   DecodeShared& shared_;
 };
 
@@ -87,10 +89,10 @@ __device__ void DecodeTile<Lanes, kType>::DecodeRows(int begin, int end) const {
 #pragma unroll
     for (int octet = 0; octet < Lanes::kOctets; ++octet) {
       if (!exists || !HasChannel(octet)) continue;
-      StoreOctet<kType>(values[octet],
-                        static_cast<char*>(task_.rows) +
-                            RowOffset<kType>(batch_.row_stride, row,
-                                             Lanes::FirstChannel(octet)));
+      StoreOctet<kType>(
+          values[octet],
+          static_cast<char*>(task_.rows) +
+              RowOffset<kType>(row_stride_, row, Lanes::FirstChannel(octet)));
     }
   }
 }
@@ -145,7 +147,11 @@ __global__ void __launch_bounds__(kSectionThreads)
     DecodeKernel(SectionBatch<DecodeTask> batch) {
   const DecodeTask task = batch.tasks[blockIdx.x];
   if (!CheckTask(batch, task, false)) return;
-  DecodeTile<Lanes, kType>(batch, task, SharedAs<DecodeShared>()).Run();
+  const int begin = static_cast<int>(blockIdx.y) * kTileRows;
+  if (begin >= task.count) return;
+  DecodeTile<Lanes, kType>(batch.formats[task.format], batch.head_dim,
+                           batch.row_stride, task, SharedAs<DecodeShared>())
+      .Run(begin, min(begin + kTileRows, task.count));
 }
 
 }  // namespace ratequant::kv::cuda

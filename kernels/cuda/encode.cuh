@@ -31,30 +31,50 @@ struct EncodeShared {
   };
 };
 
-// One block's work on one task.
-template <class Lanes, DType kType>
+// The rows of an EncodeTask.
+template <DType kType>
+class TaskRows {
+ public:
+  __device__ TaskRows(const SectionBatch<EncodeTask>& batch,
+                      const EncodeTask& task)
+      : batch_(batch), task_(task) {}
+
+  __device__ void Load(int row, int channel, float (&values)[kOctet]) const {
+    LoadOctet<kType>(static_cast<const char*>(task_.rows) +
+                         RowOffset<kType>(batch_.row_stride, row, channel),
+                     values);
+    RefuseBadValues(batch_.fault, task_.first + row, channel, values);
+  }
+
+ private:
+  const SectionBatch<EncodeTask>& batch_;
+  const EncodeTask& task_;
+};
+
+// One block's work on rows of a section, those of `task` but for task.rows:
+// `Rows::Load(row, channel, values)` gives eight values of row task.first +
+// `row`, zeros for what fp16 can't hold.
+template <class Lanes, class Rows>
 class EncodeTile {
  public:
-  __device__ EncodeTile(const SectionBatch<EncodeTask>& batch,
-                        const EncodeTask& task, EncodeShared<Lanes>& shared)
-      : batch_(batch),
+  __device__ EncodeTile(const SectionFormat& format, int head_dim,
+                        const EncodeTask& task, const Rows& rows,
+                        EncodeShared<Lanes>& shared)
+      : format_(format),
+        head_dim_(head_dim),
         task_(task),
-        format_(batch.formats[task.format]),
+        rows_(rows),
         shared_(shared) {}
 
-  __device__ void Run();
+  // Encodes rows [begin, end) of the task: whole groups of tokens.
+  __device__ void Run(int begin, int end);
 
  private:
   using Values = typename Lanes::Values;
   using Codes = typename Lanes::Codes;
 
-  // Rows of a tile: whole groups of tokens.
-  __device__ int TileRows() const {
-    return format_.params.block_tokens > kTileRows ? format_.params.block_tokens
-                                                   : kTileRows;
-  }
   __device__ bool HasChannel(int octet) const {
-    return Lanes::FirstChannel(octet) < batch_.head_dim;
+    return Lanes::FirstChannel(octet) < head_dim_;
   }
 
   __device__ void EncodeRows(int begin, int end);
@@ -62,26 +82,22 @@ class EncodeTile {
   __device__ void MeasureChannels(int begin, int start);
   __device__ void MakeChannelParams(int begin, bool has_rows);
 
-  // The lane's share of task row `row`; zeros, with a report, for what fp16
-  // can't hold, zeros where the row or channel doesn't exist.
+  // The lane's share of task row `row`; zeros where the row or channel doesn't
+  // exist.
   __device__ void LoadRow(int row, bool exists, Values& values) const;
-  __device__ void ReportValues(int row, int octet,
-                               float (&values)[kOctet]) const;
   __device__ void StoreHalves(int row, const Values& values) const;
   // Writes the codes of task rows [base, base + count), one a row slot.
   __device__ void StoreCodes(int base, int count, const Codes& codes) const;
 
-  const SectionBatch<EncodeTask>& batch_;
-  const EncodeTask& task_;
   const SectionFormat& format_;
+  const int head_dim_;
+  const EncodeTask& task_;
+  const Rows& rows_;
   EncodeShared<Lanes>& shared_;
 };
 
-template <class Lanes, DType kType>
-__device__ void EncodeTile<Lanes, kType>::Run() {
-  const int begin = static_cast<int>(blockIdx.y) * TileRows();
-  if (begin >= task_.count) return;
-  const int end = min(begin + TileRows(), task_.count);
+template <class Lanes, class Rows>
+__device__ void EncodeTile<Lanes, Rows>::Run(int begin, int end) {
   if (format_.kind == CodeKind::kChannel) {
     for (int group = begin; group < end; group += format_.params.block_tokens) {
       EncodeChannels(group);
@@ -94,10 +110,9 @@ __device__ void EncodeTile<Lanes, kType>::Run() {
   EncodeRows(begin, end);
 }
 
-template <class Lanes, DType kType>
-__device__ void EncodeTile<Lanes, kType>::EncodeRows(int begin, int end) {
-  const RowQuantizer<Lanes> quantizer(format_, shared_.codebook,
-                                      batch_.head_dim);
+template <class Lanes, class Rows>
+__device__ void EncodeTile<Lanes, Rows>::EncodeRows(int begin, int end) {
+  const RowQuantizer<Lanes> quantizer(format_, shared_.codebook, head_dim_);
   for (int base = begin + Lanes::Warp() * Lanes::kRowsPerWarp; base < end;
        base += kSectionWarps * Lanes::kRowsPerWarp) {
     const int row = base + Lanes::RowSlot();
@@ -124,9 +139,9 @@ __device__ void EncodeTile<Lanes, kType>::EncodeRows(int begin, int end) {
   }
 }
 
-template <class Lanes, DType kType>
-__device__ void EncodeTile<Lanes, kType>::LoadRow(int row, bool exists,
-                                                  Values& values) const {
+template <class Lanes, class Rows>
+__device__ void EncodeTile<Lanes, Rows>::LoadRow(int row, bool exists,
+                                                 Values& values) const {
 #pragma unroll
   for (int octet = 0; octet < Lanes::kOctets; ++octet) {
     float(&v)[kOctet] = values[octet];
@@ -135,34 +150,12 @@ __device__ void EncodeTile<Lanes, kType>::LoadRow(int row, bool exists,
       for (int i = 0; i < kOctet; ++i) v[i] = 0.0f;
       continue;
     }
-    LoadOctet<kType>(static_cast<const char*>(task_.rows) +
-                         RowOffset<kType>(batch_.row_stride, row,
-                                          Lanes::FirstChannel(octet)),
-                     v);
-    bool good = true;
-#pragma unroll
-    for (int i = 0; i < kOctet; ++i) good = good && fabsf(v[i]) <= kMaxHalf;
-    if (!good) ReportValues(row, octet, v);
+    rows_.Load(row, Lanes::FirstChannel(octet), v);
   }
 }
 
-template <class Lanes, DType kType>
-__device__ void EncodeTile<Lanes, kType>::ReportValues(
-    int row, int octet, float (&values)[kOctet]) const {
-  for (int i = 0; i < kOctet; ++i) {
-    if (fabsf(values[i]) <= kMaxHalf) continue;
-    const Fault what = values[i] != values[i]              ? Fault::kNan
-                       : fabsf(values[i]) <= 3.4028235e38f ? Fault::kTooLarge
-                       : values[i] > 0.0f                  ? Fault::kInfinity
-                                          : Fault::kNegativeInfinity;
-    ReportFault(batch_.fault, task_.first + row, Lanes::FirstChannel(octet) + i,
-                what);
-    values[i] = 0.0f;
-  }
-}
-
-template <class Lanes, DType kType>
-__device__ void EncodeTile<Lanes, kType>::StoreHalves(
+template <class Lanes, class Rows>
+__device__ void EncodeTile<Lanes, Rows>::StoreHalves(
     int row, const Values& values) const {
   uint8_t* const halves =
       task_.section + format_.codes_offset +
@@ -196,9 +189,9 @@ __device__ __forceinline__ void CopyWithWarp(const uint8_t* from, int count,
   }
 }
 
-template <class Lanes, DType kType>
-__device__ void EncodeTile<Lanes, kType>::StoreCodes(int base, int count,
-                                                     const Codes& codes) const {
+template <class Lanes, class Rows>
+__device__ void EncodeTile<Lanes, Rows>::StoreCodes(int base, int count,
+                                                    const Codes& codes) const {
   const int width = format_.width;
   const int row_bytes = static_cast<int>(format_.row_bytes);
   uint8_t* const packed = shared_.packed[Lanes::Warp()];
@@ -218,8 +211,8 @@ __device__ void EncodeTile<Lanes, kType>::StoreCodes(int base, int count,
 
 // kivi K: one group of tokens, [begin, begin + block_tokens). Its rows are read
 // twice, the second time from the cache.
-template <class Lanes, DType kType>
-__device__ void EncodeTile<Lanes, kType>::EncodeChannels(int begin) {
+template <class Lanes, class Rows>
+__device__ void EncodeTile<Lanes, Rows>::EncodeChannels(int begin) {
   const int tokens = format_.params.block_tokens;
   // First row that counts; sinks come before it.
   const int skipped = task_.skip_tokens - (task_.first + begin);
@@ -255,9 +248,8 @@ __device__ void EncodeTile<Lanes, kType>::EncodeChannels(int begin) {
 }
 
 // Every channel's range over the rows that each warp has.
-template <class Lanes, DType kType>
-__device__ void EncodeTile<Lanes, kType>::MeasureChannels(int begin,
-                                                          int start) {
+template <class Lanes, class Rows>
+__device__ void EncodeTile<Lanes, Rows>::MeasureChannels(int begin, int start) {
   const int tokens = format_.params.block_tokens;
   Range ranges[Lanes::kOctets][kOctet];
 #pragma unroll
@@ -297,12 +289,12 @@ __device__ void EncodeTile<Lanes, kType>::MeasureChannels(int begin,
   }
 }
 
-template <class Lanes, DType kType>
-__device__ void EncodeTile<Lanes, kType>::MakeChannelParams(int begin,
-                                                            bool has_rows) {
+template <class Lanes, class Rows>
+__device__ void EncodeTile<Lanes, Rows>::MakeChannelParams(int begin,
+                                                           bool has_rows) {
   auto& channel = shared_.channel;
   const int token = task_.first + begin;
-  for (int c = threadIdx.x; c < batch_.head_dim; c += kSectionThreads) {
+  for (int c = threadIdx.x; c < head_dim_; c += kSectionThreads) {
     float scale = 0.0f, zero = 0.0f;
     if (has_rows) {
       Range range = {channel.low[0][c], channel.high[0][c]};
@@ -325,7 +317,14 @@ __global__ void __launch_bounds__(kSectionThreads)
     EncodeKernel(SectionBatch<EncodeTask> batch) {
   const EncodeTask task = batch.tasks[blockIdx.x];
   if (!CheckTask(batch, task, true)) return;
-  EncodeTile<Lanes, kType>(batch, task, SharedAs<EncodeShared<Lanes>>()).Run();
+  const SectionFormat& format = batch.formats[task.format];
+  const int tile = TileRows(format);
+  const int begin = static_cast<int>(blockIdx.y) * tile;
+  if (begin >= task.count) return;
+  EncodeTile<Lanes, TaskRows<kType>>(format, batch.head_dim, task,
+                                     TaskRows<kType>(batch, task),
+                                     SharedAs<EncodeShared<Lanes>>())
+      .Run(begin, min(begin + tile, task.count));
 }
 
 }  // namespace ratequant::kv::cuda

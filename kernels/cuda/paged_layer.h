@@ -23,8 +23,15 @@ Status CheckPagedLayer(const PagedLayer& layer, const FormatTable* formats);
 // INVALID_ARGUMENT, under `name`, for a tensor that vectors of 16 bytes can't
 // read: null, its data or one of its strides not a multiple of 16 bytes, a
 // dtype that isn't one.
-Status CheckHeads(const char* name, const void* data, DType dtype,
-                  int64_t head_stride, int64_t row_stride, int head_dim);
+Status CheckHeads(const char* name, const ConstHeads& heads, int head_dim);
+
+// CheckHeads of both, which must have one dtype.
+Status CheckKeysAndValues(const ConstHeads& keys, const ConstHeads& values,
+                          int head_dim);
+
+inline ConstHeads AsConst(const MutableHeads& heads) {
+  return {heads.data, heads.dtype, heads.head_stride, heads.row_stride};
+}
 
 }  // namespace ratequant::kv::cuda
 

@@ -39,6 +39,33 @@ __device__ __forceinline__ void ReportFault(FaultWord* fault, int row,
                                  static_cast<uint32_t>(channel), what));
 }
 
+// Reports those of eight values of the block's task that fp16 can't hold, and
+// makes them 0.
+__device__ __forceinline__ void RefuseBadValues(FaultWord* fault, int row,
+                                                int channel,
+                                                float (&values)[kOctet]) {
+  bool good = true;
+#pragma unroll
+  for (int i = 0; i < kOctet; ++i) {
+    good = good && fabsf(values[i]) <= kMaxHalf;
+  }
+  if (good) return;
+  for (int i = 0; i < kOctet; ++i) {
+    if (fabsf(values[i]) <= kMaxHalf) continue;
+    const Fault what = values[i] != values[i]              ? Fault::kNan
+                       : fabsf(values[i]) <= 3.4028235e38f ? Fault::kTooLarge
+                       : values[i] > 0.0f                  ? Fault::kInfinity
+                                          : Fault::kNegativeInfinity;
+    ReportFault(fault, row, channel + i, what);
+    values[i] = 0.0f;
+  }
+}
+
+// Rows that a block encodes: whole groups of tokens.
+__device__ __forceinline__ int TileRows(const SectionFormat& format) {
+  return max(format.params.block_tokens, kTileRows);
+}
+
 __device__ __forceinline__ bool IsVectorAddress(const void* address) {
   return address != nullptr && (reinterpret_cast<uintptr_t>(address) & 15) == 0;
 }

@@ -4,9 +4,13 @@
 set(RQ_CUDA_DIR ${CMAKE_CURRENT_LIST_DIR})
 set(RQ_CUDA_CU_SRCS
   ${RQ_CUDA_DIR}/decode.cu
-  ${RQ_CUDA_DIR}/encode.cu)
+  ${RQ_CUDA_DIR}/encode.cu
+  ${RQ_CUDA_DIR}/page_ops.cu
+  ${RQ_CUDA_DIR}/paged_append.cu
+  ${RQ_CUDA_DIR}/paged_gather.cu)
 set(RQ_CUDA_CC_SRCS
   ${RQ_CUDA_DIR}/format_table.cc
+  ${RQ_CUDA_DIR}/paged_layer.cc
   ${RQ_CUDA_DIR}/section_format.cc
   ${RQ_CUDA_DIR}/status.cc
   ${RQ_CUDA_DIR}/task.cc)
@@ -21,11 +25,15 @@ set(RQ_CUDA_HDRS
   ${RQ_CUDA_DIR}/format_table.h
   ${RQ_CUDA_DIR}/launch.h
   ${RQ_CUDA_DIR}/octet.cuh
+  ${RQ_CUDA_DIR}/page_ops.cuh
   ${RQ_CUDA_DIR}/page_ops.h
+  ${RQ_CUDA_DIR}/paged_append.cuh
   ${RQ_CUDA_DIR}/paged_append.h
   ${RQ_CUDA_DIR}/paged_attention.h
+  ${RQ_CUDA_DIR}/paged_gather.cuh
   ${RQ_CUDA_DIR}/paged_gather.h
   ${RQ_CUDA_DIR}/paged_layer.h
+  ${RQ_CUDA_DIR}/paged_rows.cuh
   ${RQ_CUDA_DIR}/quantize_row.cuh
   ${RQ_CUDA_DIR}/row_lanes.cuh
   ${RQ_CUDA_DIR}/section_format.h
