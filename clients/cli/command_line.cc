@@ -150,6 +150,7 @@ int RunCommandLine(int argc, char** argv, const Terminal& terminal) {
   AddCalibrationsCommand(app, session);
   AddBitMapCommand(app, session);
   AddCurveCommand(app, session);
+  AddPlanCommand(app, session);
   AddVersionCommand(app, session);
   app.footer(absl::StrCat(
       "Each verb explains itself: ratequant bitmap get --help\n\nExamples:\n"

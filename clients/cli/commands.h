@@ -13,6 +13,7 @@ void AddModelsCommand(CLI::App& app, Session& session);
 void AddCalibrationsCommand(CLI::App& app, Session& session);
 void AddBitMapCommand(CLI::App& app, Session& session);
 void AddCurveCommand(CLI::App& app, Session& session);
+void AddPlanCommand(CLI::App& app, Session& session);
 void AddVersionCommand(CLI::App& app, Session& session);
 
 }  // namespace ratequant::cli

@@ -14,6 +14,8 @@ constexpr uint32_t kTablePoints = 24;
 
 struct CurveFlags {
   QueryOptions query;
+  v1::GetRateDistortionCurveRequest::Cost cost =
+      v1::GetRateDistortionCurveRequest::BYTES;
   std::optional<uint32_t> max_points;
 };
 
@@ -21,6 +23,7 @@ absl::Status GetCurve(const CurveFlags& flags, Session& session) {
   v1::GetRateDistortionCurveRequest request;
   absl::Status filled = FillQuery(flags.query, session.client(), request);
   if (!filled.ok()) return filled;
+  request.set_cost(flags.cost);
   // People get a table they can read, programs everything.
   request.set_max_points(
       flags.max_points.value_or(session.json ? 0 : kTablePoints));
@@ -40,6 +43,13 @@ void AddCurveCommand(CLI::App& app, Session& session) {
       "curve",
       "Shows predicted loss against cost for the whole range of budgets");
   AddQueryOptions(*verb, &flags->query);
+  verb->add_option("--cost", flags->cost,
+                   "What maps are compared by: bytes (default), or code-bits, "
+                   "which leave overhead out and need one --quantizer")
+      ->transform(
+          Choice({{"bytes", v1::GetRateDistortionCurveRequest::BYTES},
+                  {"code-bits", v1::GetRateDistortionCurveRequest::CODE_BITS}}))
+      ->option_text("NAME");
   verb->add_option("--max-points", flags->max_points,
                    "Most points to show, 0 for all (default 24; all with "
                    "--json)")

@@ -16,6 +16,11 @@ namespace {
 constexpr int kPlotColumns = 73;  // ends on a tick
 constexpr int kPlotMargin = 14;   // columns the axis may take
 
+// "-" when no such map costs as little.
+std::string Against(double value, double baseline) {
+  return baseline > 0 ? Comparison(value, baseline) : "-";
+}
+
 std::string RenderPoints(const v1::RateDistortionCurve& curve,
                          const std::string& value_title, double scale,
                          const TextStyle& style) {
@@ -24,7 +29,8 @@ std::string RenderPoints(const v1::RateDistortionCurve& curve,
               {"BYTES/TOKEN", Align::kRight},
               {value_title, Align::kRight},
               {"UNIFORM", Align::kRight},
-              {"AGAINST UNIFORM", Align::kRight}});
+              {"AGAINST UNIFORM", Align::kRight},
+              {"K-CEIL-V-FLOOR", Align::kRight}});
   for (const auto& point : curve.points()) {
     double uniform = point.uniform_objective_value();
     rows.AddRow(
@@ -33,7 +39,9 @@ std::string RenderPoints(const v1::RateDistortionCurve& curve,
          FormatCount(static_cast<uint64_t>(point.bytes_per_token() + 0.5)),
          FormatSignificant(scale * point.objective_value(), 3),
          uniform > 0 ? FormatSignificant(scale * uniform, 3) : "-",
-         uniform > 0 ? Comparison(point.objective_value(), uniform) : "-"});
+         Against(point.objective_value(), uniform),
+         Against(point.objective_value(),
+                 point.k_ceil_v_floor_objective_value())});
   }
   return rows.Render(style);
 }
@@ -68,6 +76,10 @@ std::string RenderCurve(const v1::RateDistortionCurve& curve,
                    : absl::StrCat("objective '", ObjectiveName(objective), "'"),
       .x_label = "effective bits per element",
       .columns = std::clamp(style.columns - kPlotMargin, 25, kPlotColumns)};
+  if (curve.breakpoints() > static_cast<uint32_t>(curve.points_size())) {
+    absl::StrAppend(&text, "\n", curve.points_size(), " of ",
+                    FormatCount(curve.breakpoints()), " breakpoints\n");
+  }
   std::string plot = RenderPlot(spec, {allocated, uniform}, style);
   if (!plot.empty()) absl::StrAppend(&text, "\n", plot);
   return text;

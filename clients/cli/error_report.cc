@@ -104,6 +104,11 @@ std::vector<std::string> NextSteps(const absl::Status& status,
     return {absl::StrCat("ratequant curve --model ", context.model,
                          "  shows which budgets are possible")};
   }
+  if (reason == "NOTHING_FITS") {
+    return {
+        "lower --batch or --context to what fits, give more --gpu-memory, or "
+        "allow cheaper maps with other --quantizer or a lower --min-width"};
+  }
   if (reason == "BUDGET_NEEDS_ONE_QUANTIZER") {
     return {
         "name one with --quantizer, or give the budget as "

@@ -39,6 +39,14 @@ std::string FormatPercent(double fraction) {
   return absl::StrCat(FormatFixed(percent, small ? 1 : 0), "%");
 }
 
+std::string FormatBytes(int64_t bytes) {
+  const char* const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+  double value = static_cast<double>(bytes);
+  int unit = 0;
+  for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
+  return absl::StrFormat("%.4g %s", value, units[unit]);
+}
+
 std::string FormatTimeSpan(absl::Duration duration) {
   int64_t seconds = absl::ToInt64Seconds(duration + absl::Milliseconds(500));
   if (seconds < 60) return absl::StrFormat("%d s", seconds);

@@ -23,6 +23,10 @@ std::string FormatSignificant(double value, int digits);
 // "38%" of 0.381; "0.4%" below one per cent.
 std::string FormatPercent(double fraction);
 
+// Four significant digits in the largest unit that fits: "512 bytes",
+// "31.25 GiB".
+std::string FormatBytes(int64_t bytes);
+
 // Whole seconds: "42 s", "3 min 05 s", "2 h 07 min".
 std::string FormatTimeSpan(absl::Duration duration);
 

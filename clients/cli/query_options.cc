@@ -66,8 +66,9 @@ void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
       ->check(WholeNumber())
       ->option_text("TOKENS");
   verb.add_option("--context", options->context,
-                  "Context length that bytes are counted at (default 4096)")
-      ->check(WholeNumber())
+                  "Context length that bytes are counted at, as 4096 (default) "
+                  "or 32k")
+      ->transform(TokenCount())
       ->option_text("TOKENS");
 }
 

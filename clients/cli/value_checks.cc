@@ -2,10 +2,14 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 
 namespace ratequant::cli {
 
@@ -25,6 +29,49 @@ CLI::Validator Number() {
         double value = 0;
         if (absl::SimpleAtod(text, &value)) return "";
         return absl::StrCat("'", text, "' is not a number");
+      },
+      "");
+}
+
+CLI::Validator TokenCount() {
+  return CLI::Validator(
+      [](std::string& text) -> std::string {
+        absl::string_view digits = text;
+        const uint64_t unit = absl::ConsumeSuffix(&digits, "k") ? 1024 : 1;
+        uint32_t value = 0;
+        if (!absl::SimpleAtoi(digits, &value) || value == 0 ||
+            value * unit > std::numeric_limits<uint32_t>::max()) {
+          return absl::StrCat("'", text,
+                              "' is not a number of tokens above 0, such as "
+                              "4096 or 32k (k is 1,024)");
+        }
+        text = absl::StrCat(value * unit);
+        return "";
+      },
+      "");
+}
+
+CLI::Validator MemorySize() {
+  return CLI::Validator(
+      [](std::string& text) -> std::string {
+        const std::pair<const char*, int> units[] = {
+            {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}};
+        for (const auto& [unit, shift] : units) {
+          absl::string_view number = text;
+          double value = 0;
+          if (!absl::ConsumeSuffix(&number, unit) ||
+              !absl::SimpleAtod(number, &value)) {
+            continue;
+          }
+          const double bytes = std::ldexp(value, shift);
+          if (!(bytes >= 0 && bytes < 0x1p63)) break;
+          text = absl::StrCat(static_cast<int64_t>(bytes));
+          return "";
+        }
+        return absl::StrCat("'", text,
+                            "' is not an amount of memory: write a number, 0 "
+                            "or more, and KiB, MiB, GiB or TiB (powers of "
+                            "1,024), such as 80GiB");
       },
       "");
 }

@@ -16,6 +16,15 @@ CLI::Validator WholeNumber();
 // A decimal number; whether it makes sense is the server's to say.
 CLI::Validator Number();
 
+// A number of tokens above 0, as "4096" or "32k" (k is 1,024), which is turned
+// into the plain number.
+CLI::Validator TokenCount();
+
+// An amount of memory, a number and KiB, MiB, GiB or TiB, such as "80GiB" or
+// "1.5 TiB", which is turned into bytes. Units of 1,000 are refused: cards are
+// sold by them but filled by the others.
+CLI::Validator MemorySize();
+
 // A finite number of seconds above 0.
 CLI::Validator PositiveSeconds();
 

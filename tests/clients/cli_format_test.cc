@@ -11,6 +11,15 @@
 namespace ratequant::cli {
 namespace {
 
+TEST(FormatTest, BytesAreInTheLargestUnitThatFits) {
+  EXPECT_EQ(FormatBytes(0), "0 bytes");
+  EXPECT_EQ(FormatBytes(1023), "1023 bytes");
+  EXPECT_EQ(FormatBytes(1536), "1.5 KiB");
+  EXPECT_EQ(FormatBytes(int64_t{80} << 30), "80 GiB");
+  EXPECT_EQ(FormatBytes((int64_t{31} << 30) + (256 << 20)), "31.25 GiB");
+  EXPECT_EQ(FormatBytes(int64_t{3} << 50), "3072 TiB");
+}
+
 TEST(FormatTest, CountsHaveThousandsSeparators) {
   EXPECT_EQ(FormatCount(0), "0");
   EXPECT_EQ(FormatCount(999), "999");

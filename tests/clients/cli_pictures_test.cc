@@ -274,7 +274,9 @@ TEST(CurveViewTest, TablePlotAndBudgetsWithoutAUniformMap) {
     point->set_bytes_per_token(1000 * (2 + i));
     point->set_objective_value(0.2 / (1 << (2 * i)));
     point->set_uniform_objective_value(i == 0 ? 0 : 0.1);
+    point->set_k_ceil_v_floor_objective_value(i == 0 ? 0 : 0.06);
   }
+  curve.set_breakpoints(1234);
   std::string text = RenderCurve(curve, v1::Policy::LOSS_PROJECTED, {});
   EXPECT_THAT(
       text,
@@ -283,16 +285,15 @@ TEST(CurveViewTest, TablePlotAndBudgetsWithoutAUniformMap) {
           "calibration  abc\n"
           "\n"
           "EFFECTIVE BITS  CODE BITS  BYTES/TOKEN  LOSS INCREASE  UNIFORM  "
-          "AGAINST UNIFORM\n"
-          "         2.000      1.500        2,000          0.100        -      "
-          " "
-          "         -\n"
-          "         3.000      2.500        3,000         0.0250   0.0500      "
-          " "
-          "  50% less\n"
-          "         4.000      3.500        4,000        0.00625   0.0500      "
-          " "
-          "  88% less\n"
+          "AGAINST UNIFORM  K-CEIL-V-FLOOR\n"
+          "         2.000      1.500        2,000          0.100        -  "
+          "              -               -\n"
+          "         3.000      2.500        3,000         0.0250   0.0500  "
+          "       50% less        17% less\n"
+          "         4.000      3.500        4,000        0.00625   0.0500  "
+          "       88% less        79% less\n"
+          "\n"
+          "3 of 1,234 breakpoints\n"
           "\n"
           "predicted loss increase, nats per token   * allocated   o best "
           "uniform\n"));

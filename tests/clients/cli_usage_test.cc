@@ -48,7 +48,8 @@ INSTANTIATE_TEST_SUITE_P(Verbs, HelpTest,
                                            "calibrations", "calibrations list",
                                            "calibrations get",
                                            "calibrations delete", "bitmap",
-                                           "bitmap get", "curve", "version"));
+                                           "bitmap get", "curve", "plan",
+                                           "version"));
 
 struct UsageCase {
   const char* arguments;
@@ -72,11 +73,11 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         UsageCase{"",
                   "say what to do: calibrate, models, calibrations, bitmap, "
-                  "curve, version",
+                  "curve, plan, version",
                   "ratequant --help"},
         UsageCase{"bogus",
                   "'bogus' is not one of calibrate, models, calibrations, "
-                  "bitmap, curve, version",
+                  "bitmap, curve, plan, version",
                   "ratequant --help"},
         UsageCase{"bitmap bogus", "'bogus' is not one of get",
                   "ratequant bitmap --help"},
