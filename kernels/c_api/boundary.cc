@@ -43,20 +43,22 @@ rq_kv_status Report(const absl::Status& status) noexcept {
 const char* LastErrorMessage() noexcept { return last_error; }
 
 absl::Status CopyStruct(absl::string_view name, const void* from, void* to,
-                        size_t size) {
+                        size_t size, size_t min_size) {
   if (from == nullptr) return NullArgument(name);
   const size_t caller_size = StructSize(from);
-  if (caller_size < size || caller_size > kMaxStructBytes) {
+  if (caller_size < min_size || caller_size > kMaxStructBytes) {
     return WrongSize(name, caller_size, size);
   }
   const uint8_t* bytes = static_cast<const uint8_t*>(from);
-  if (std::any_of(bytes + size, bytes + caller_size,
+  const size_t known = std::min(size, caller_size);
+  if (std::any_of(bytes + known, bytes + caller_size,
                   [](uint8_t byte) { return byte != 0; })) {
     return absl::InvalidArgumentError(
         absl::StrCat(name, " has fields that this library, of ABI version ",
                      RQ_KV_ABI_VERSION, ", doesn't know"));
   }
-  std::memcpy(to, from, size);
+  std::memset(to, 0, size);
+  std::memcpy(to, from, known);
   return absl::OkStatus();
 }
 
@@ -70,6 +72,19 @@ absl::Status CopyOutStruct(absl::string_view name, const void* from, void* to,
   std::memcpy(static_cast<uint8_t*>(to) + sizeof(size_t),
               static_cast<const uint8_t*>(from) + sizeof(size_t),
               size - sizeof(size_t));
+  return absl::OkStatus();
+}
+
+absl::Status CopyText(absl::string_view what, absl::string_view text,
+                      char* buffer, size_t size) {
+  if (buffer == nullptr) return NullArgument("buffer");
+  if (text.size() >= size) {
+    return absl::OutOfRangeError(absl::StrCat("the ", what, " needs ",
+                                              text.size() + 1,
+                                              " bytes, the buffer has ", size));
+  }
+  std::memcpy(buffer, text.data(), text.size());
+  buffer[text.size()] = '\0';
   return absl::OkStatus();
 }
 

@@ -34,14 +34,16 @@ rq_kv_status AtBoundary(const Body& body) noexcept {
 
 // Checks a caller's `struct_size` and copies what this library knows of the
 // struct, `size` bytes. A longer struct comes from a newer caller and is taken
-// when the rest of it is zero; a shorter one is refused, as there is no older
-// ABI.
+// when the rest of it is zero; a shorter one from an older caller, of at least
+// `min_size`, is taken with zeros for the rest.
 absl::Status CopyStruct(absl::string_view name, const void* from, void* to,
-                        size_t size);
+                        size_t size, size_t min_size);
 
+// `min_size`: what the struct had in its first version.
 template <typename T>
-absl::Status CopyIn(absl::string_view name, const T* from, T* to) {
-  return CopyStruct(name, from, to, sizeof(T));
+absl::Status CopyIn(absl::string_view name, const T* from, T* to,
+                    size_t min_size = sizeof(T)) {
+  return CopyStruct(name, from, to, sizeof(T), min_size);
 }
 
 // The same check for a struct to be filled in: copies `from` into what the
@@ -53,6 +55,11 @@ template <typename T>
 absl::Status CopyOut(absl::string_view name, const T& from, T* to) {
   return CopyOutStruct(name, &from, to, sizeof(T));
 }
+
+// Writes `text` with a closing 0 to buffer[size]; OUT_OF_RANGE when it doesn't
+// fit.
+absl::Status CopyText(absl::string_view what, absl::string_view text,
+                      char* buffer, size_t size);
 
 absl::Status NullArgument(absl::string_view name);
 

@@ -1,6 +1,5 @@
 #include "ratequant/kv/c_api.h"
 
-#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,45 +9,13 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/c_api/boundary.h"
 #include "kernels/c_api/convert.h"
-#include "kernels/c_api/handle_registry.h"
+#include "kernels/c_api/handles.h"
 #include "ratequant/kv/bit_width.h"
 #include "ratequant/kv/codec.h"
 #include "ratequant/kv/kv_cache.h"
 
 namespace ratequant::kv {
 namespace {
-
-// Never destroyed: threads may still be in a call while the process exits.
-HandleRegistry<KvCache>& Caches() {
-  static auto* caches = new HandleRegistry<KvCache>();
-  return *caches;
-}
-
-absl::Status UnknownCache(rq_kv_cache cache) {
-  return absl::NotFoundError(absl::StrCat("no cache ", cache));
-}
-
-// Runs `body(KvCache&) -> absl::Status` on the cache with that handle.
-template <typename Body>
-rq_kv_status WithCache(rq_kv_cache handle, const Body& body) noexcept {
-  return AtBoundary([&]() -> absl::Status {
-    const std::shared_ptr<KvCache> cache = Caches().Find(handle);
-    if (cache == nullptr) return UnknownCache(handle);
-    return body(*cache);
-  });
-}
-
-// The same for `body(KvCache&) -> absl::StatusOr<int64_t>` with a result.
-template <typename Body>
-rq_kv_status ReadInto(int64_t* out, rq_kv_cache handle,
-                      const Body& body) noexcept {
-  return WithCache(handle, [&](KvCache& cache) -> absl::Status {
-    if (out == nullptr) return NullArgument("out");
-    const absl::StatusOr<int64_t> value = body(cache);
-    if (value.ok()) *out = *value;
-    return value.status();
-  });
-}
 
 absl::StatusOr<int64_t> PageBytes(const KvCache& cache, int32_t layer) {
   const KvLayout& layout = cache.layout();
@@ -99,15 +66,7 @@ rq_kv_status rq_kv_quantizer_name(const rq_kv_quantizer* quantizer,
   return kv::AtBoundary([&]() -> absl::Status {
     absl::StatusOr<kv::QuantizerSpec> spec = kv::FromC(quantizer);
     if (!spec.ok()) return spec.status();
-    if (buffer == nullptr) return kv::NullArgument("buffer");
-    const std::string name = kv::QuantizerName(*spec);
-    if (name.size() >= buffer_size) {
-      return absl::OutOfRangeError(
-          absl::StrCat("the name needs ", name.size() + 1,
-                       " bytes, the buffer has ", buffer_size));
-    }
-    std::memcpy(buffer, name.c_str(), name.size() + 1);
-    return absl::OkStatus();
+    return kv::CopyText("name", kv::QuantizerName(*spec), buffer, buffer_size);
   });
 }
 
@@ -127,10 +86,10 @@ rq_kv_status rq_kv_cache_create(const rq_kv_cache_config* config,
                                 rq_kv_cache* out) {
   return kv::AtBoundary([&]() -> absl::Status {
     if (out == nullptr) return kv::NullArgument("out");
-    absl::StatusOr<kv::KvCacheConfig> given = kv::FromC(config);
+    absl::StatusOr<kv::CacheSetup> given = kv::FromC(config);
     if (!given.ok()) return given.status();
     absl::StatusOr<std::unique_ptr<kv::KvCache>> cache =
-        kv::KvCache::Create(*given);
+        kv::KvCache::Create(given->config, given->options);
     if (!cache.ok()) return cache.status();
     *out = kv::Caches().Add(*std::move(cache));
     return absl::OkStatus();
@@ -145,39 +104,13 @@ rq_kv_status rq_kv_cache_destroy(rq_kv_cache cache) {
 }
 
 rq_kv_status rq_kv_sequence_add(rq_kv_cache cache, int64_t* out) {
-  return kv::ReadInto(out, cache, [](kv::KvCache& found) {
-    return found.AddSequence();
-  });
+  return kv::ReadInto(out, cache,
+                      [](kv::KvCache& found) { return found.AddSequence(); });
 }
 
 rq_kv_status rq_kv_sequence_remove(rq_kv_cache cache, int64_t sequence) {
   return kv::WithCache(cache, [&](kv::KvCache& found) {
     return found.RemoveSequence(sequence);
-  });
-}
-
-rq_kv_status rq_kv_append(rq_kv_cache cache, int64_t sequence, int32_t layer,
-                          int64_t tokens, const rq_kv_const_tensor* keys,
-                          const rq_kv_const_tensor* values) {
-  return kv::WithCache(cache, [&](kv::KvCache& found) -> absl::Status {
-    absl::StatusOr<kv::ConstHeads> k = kv::FromC("keys", keys);
-    if (!k.ok()) return k.status();
-    absl::StatusOr<kv::ConstHeads> v = kv::FromC("values", values);
-    if (!v.ok()) return v.status();
-    return found.Append(sequence, layer, tokens, *k, *v);
-  });
-}
-
-rq_kv_status rq_kv_gather(rq_kv_cache cache, int64_t sequence, int32_t layer,
-                          int64_t first, int64_t count,
-                          const rq_kv_tensor* keys,
-                          const rq_kv_tensor* values) {
-  return kv::WithCache(cache, [&](kv::KvCache& found) -> absl::Status {
-    absl::StatusOr<kv::MutableHeads> k = kv::FromC("keys", keys);
-    if (!k.ok()) return k.status();
-    absl::StatusOr<kv::MutableHeads> v = kv::FromC("values", values);
-    if (!v.ok()) return v.status();
-    return found.Gather(sequence, layer, first, count, *k, *v);
   });
 }
 
@@ -223,5 +156,25 @@ rq_kv_status rq_kv_release_free_pages(rq_kv_cache cache) {
   return kv::WithCache(cache, [](kv::KvCache& found) {
     found.ReleaseFreePages();
     return absl::OkStatus();
+  });
+}
+
+rq_kv_status rq_kv_free_pages(rq_kv_cache cache, int64_t* out) {
+  return kv::ReadInto(out, cache, [](kv::KvCache& found) {
+    return absl::StatusOr<int64_t>(found.FreePages());
+  });
+}
+
+rq_kv_status rq_kv_reserved_bytes(rq_kv_cache cache, int64_t* out) {
+  return kv::ReadInto(out, cache, [](kv::KvCache& found) {
+    return absl::StatusOr<int64_t>(found.ReservedBytes());
+  });
+}
+
+rq_kv_status rq_kv_format_digest(rq_kv_cache cache, char* buffer,
+                                 size_t buffer_size) {
+  return kv::WithCache(cache, [&](kv::KvCache& found) {
+    return kv::CopyText("digest", kv::FormatDigest(found.config()), buffer,
+                        buffer_size);
   });
 }

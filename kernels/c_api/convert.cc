@@ -1,5 +1,6 @@
 #include "kernels/c_api/convert.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -153,22 +154,34 @@ rq_kv_section_layout ToC(const SectionLayout& layout) {
           layout.codes_offset, layout.section_bytes};
 }
 
-absl::StatusOr<KvCacheConfig> FromC(const rq_kv_cache_config* config) {
+absl::StatusOr<CacheSetup> FromC(const rq_kv_cache_config* config) {
   rq_kv_cache_config in;
-  if (absl::Status status = CopyIn("config", config, &in); !status.ok()) {
-    return status;
-  }
+  absl::Status status =
+      CopyIn("config", config, &in, offsetof(rq_kv_cache_config, query_heads));
+  if (!status.ok()) return status;
   absl::StatusOr<std::vector<QuantizerSpec>> specs = Quantizers(in);
   if (!specs.ok()) return specs.status();
   absl::StatusOr<std::vector<GroupFormat>> groups = Groups(in, *specs);
   if (!groups.ok()) return groups.status();
-  KvCacheConfig out;
-  out.geometry = {in.layers, in.kv_heads, in.head_dim};
-  out.groups = *std::move(groups);
-  out.page_tokens = in.page_tokens;
-  out.sink_tokens = in.sink_tokens;
-  out.window = in.window;
+  CacheSetup out;
+  out.config.geometry = {in.layers, in.kv_heads, in.head_dim, in.query_heads};
+  out.config.groups = *std::move(groups);
+  out.config.page_tokens = in.page_tokens;
+  out.config.sink_tokens = in.sink_tokens;
+  out.config.window = in.window;
+  out.options.device = {static_cast<DeviceKind>(in.device), in.device_ordinal};
+  out.options.num_pages = in.num_pages;
+  out.options.max_tokens = in.max_tokens;
+  if (in.max_sequences != 0) out.options.max_sequences = in.max_sequences;
   return out;
+}
+
+absl::StatusOr<AttentionParams> FromC(const rq_kv_attention_params* params) {
+  rq_kv_attention_params in;
+  absl::Status status = CopyIn("params", params, &in);
+  if (!status.ok()) return status;
+  return AttentionParams{in.query_heads, in.softmax_scale, in.soft_cap,
+                         in.sliding_window};
 }
 
 absl::StatusOr<ConstHeads> FromC(absl::string_view name,

@@ -17,7 +17,14 @@ rq_kv_quantizer ToC(const QuantizerSpec& spec);
 
 rq_kv_section_layout ToC(const SectionLayout& layout);
 
-absl::StatusOr<KvCacheConfig> FromC(const rq_kv_cache_config* config);
+// What a cache stores, and how much of it.
+struct CacheSetup {
+  KvCacheConfig config;
+  KvCacheOptions options;
+};
+absl::StatusOr<CacheSetup> FromC(const rq_kv_cache_config* config);
+
+absl::StatusOr<AttentionParams> FromC(const rq_kv_attention_params* params);
 
 // `name` is "keys" or "values".
 absl::StatusOr<ConstHeads> FromC(absl::string_view name,

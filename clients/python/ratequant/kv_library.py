@@ -16,7 +16,9 @@ _STATUS_NAMES = {
     3: "INVALID_ARGUMENT",
     5: "NOT_FOUND",
     8: "RESOURCE_EXHAUSTED",
+    9: "FAILED_PRECONDITION",
     11: "OUT_OF_RANGE",
+    12: "UNIMPLEMENTED",
     13: "INTERNAL",
     15: "DATA_LOSS",
 }
@@ -87,6 +89,38 @@ class CCacheConfig(_SizedStructure):
         ("quantizer_index", ctypes.POINTER(ctypes.c_uint32)),
         ("width", ctypes.POINTER(ctypes.c_uint32)),
         ("num_groups", ctypes.c_size_t),
+        ("query_heads", ctypes.c_int32),
+        ("device", ctypes.c_int32),
+        ("device_ordinal", ctypes.c_int32),
+        ("max_sequences", ctypes.c_int32),
+        ("num_pages", ctypes.c_int64),
+        ("max_tokens", ctypes.c_int64),
+    ]
+
+
+class CExecution(_SizedStructure):
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("stream", ctypes.c_void_p),
+        ("threads", ctypes.c_uint64),
+    ]
+
+
+class CBatchEntry(ctypes.Structure):
+    _fields_ = [
+        ("sequence", ctypes.c_int64),
+        ("tokens", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+    ]
+
+
+class CAttentionParams(_SizedStructure):
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        ("query_heads", ctypes.c_int32),
+        ("softmax_scale", ctypes.c_float),
+        ("soft_cap", ctypes.c_float),
+        ("sliding_window", ctypes.c_int32),
     ]
 
 
@@ -104,6 +138,8 @@ class CTensor(_SizedStructure):
 _CACHE, _SEQUENCE, _LAYER = ctypes.c_uint64, ctypes.c_int64, ctypes.c_int32
 _COUNT, _COUNT_OUT = ctypes.c_int64, ctypes.POINTER(ctypes.c_int64)
 _TENSOR = ctypes.POINTER(CTensor)
+_BATCH, _THREADS, _EXECUTION = ctypes.c_uint64, ctypes.c_uint64, ctypes.POINTER(CExecution)
+_BUFFER = [ctypes.c_void_p, ctypes.c_size_t]
 _ARGUMENTS = {
     "rq_kv_parse_quantizer": [ctypes.c_char_p, ctypes.POINTER(CQuantizer)],
     "rq_kv_quantizer_name": [ctypes.POINTER(CQuantizer), ctypes.c_char_p, ctypes.c_size_t],
@@ -114,14 +150,30 @@ _ARGUMENTS = {
     "rq_kv_cache_destroy": [_CACHE],
     "rq_kv_sequence_add": [_CACHE, _COUNT_OUT],
     "rq_kv_sequence_remove": [_CACHE, _SEQUENCE],
-    "rq_kv_append": [_CACHE, _SEQUENCE, _LAYER, _COUNT, _TENSOR, _TENSOR],
-    "rq_kv_gather": [_CACHE, _SEQUENCE, _LAYER, _COUNT, _COUNT, _TENSOR, _TENSOR],
+    "rq_kv_append_on": [_CACHE, _SEQUENCE, _LAYER, _COUNT, _TENSOR, _TENSOR, _EXECUTION],
+    "rq_kv_gather_on": [_CACHE, _SEQUENCE, _LAYER, _COUNT, _COUNT, _TENSOR, _TENSOR, _EXECUTION],
     "rq_kv_sequence_length": [_CACHE, _SEQUENCE, _LAYER, _COUNT_OUT],
     "rq_kv_allocated_bytes": [_CACHE, _SEQUENCE, _COUNT_OUT],
     "rq_kv_sequence_bytes": [_CACHE, _COUNT, _COUNT_OUT],
     "rq_kv_page_bytes": [_CACHE, _LAYER, _COUNT_OUT],
     "rq_kv_free_page_bytes": [_CACHE, _COUNT_OUT],
     "rq_kv_release_free_pages": [_CACHE],
+    "rq_kv_free_pages": [_CACHE, _COUNT_OUT],
+    "rq_kv_reserved_bytes": [_CACHE, _COUNT_OUT],
+    "rq_kv_format_digest": [_CACHE, ctypes.c_char_p, ctypes.c_size_t],
+    "rq_kv_threads_create": [ctypes.c_int32, ctypes.POINTER(_THREADS)],
+    "rq_kv_threads_destroy": [_THREADS],
+    "rq_kv_batch_create": [_CACHE, ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(_BATCH)],
+    "rq_kv_batch_destroy": [_BATCH],
+    "rq_kv_prepare": [_BATCH, ctypes.POINTER(CBatchEntry), ctypes.c_size_t, _EXECUTION],
+    "rq_kv_append_step": [_BATCH, _LAYER, _TENSOR, _TENSOR, _EXECUTION],
+    "rq_kv_attend": [_BATCH, _LAYER, ctypes.POINTER(CAttentionParams), _TENSOR, _TENSOR, _EXECUTION],
+    "rq_kv_mark_appended": [_BATCH],
+    "rq_kv_check_faults": [_CACHE, _EXECUTION],
+    "rq_kv_sequence_fork": [_CACHE, _SEQUENCE, _COUNT, _EXECUTION, _COUNT_OUT],
+    "rq_kv_saved_bytes": [_CACHE, _SEQUENCE, _COUNT_OUT],
+    "rq_kv_sequence_save": [_CACHE, _SEQUENCE, *_BUFFER, _EXECUTION],
+    "rq_kv_sequence_load": [_CACHE, *_BUFFER, _EXECUTION, _COUNT_OUT],
 }
 
 

@@ -11,10 +11,24 @@ import dataclasses
 import weakref
 from collections.abc import Sequence
 
+from ratequant.kv_format import (
+    CPU,
+    CUDA,
+    FP16_WIDTH,
+    KEY,
+    VALUE,
+    CacheFormat,
+    CacheLimits,
+    Geometry,
+    Quantizer,
+    SectionLayout,
+    section_layout,
+    to_c_config,
+)
 from ratequant.kv_library import (
-    CCacheConfig,
-    CQuantizer,
-    CSectionLayout,
+    CAttentionParams,
+    CBatchEntry,
+    CExecution,
     CTensor,
     KvInvalidArgumentError,
     KvRuntimeError,
@@ -25,7 +39,12 @@ from ratequant.kv_library import (
 
 __all__ = [
     "BFLOAT16",
+    "Batch",
+    "CPU",
+    "CUDA",
     "CacheFormat",
+    "CacheLimits",
+    "Execution",
     "FLOAT16",
     "FLOAT32",
     "FP16_WIDTH",
@@ -38,113 +57,42 @@ __all__ = [
     "RuntimeLibraryError",
     "SectionLayout",
     "TensorView",
+    "Threads",
     "VALUE",
     "load_library",
     "section_layout",
 ]
 
 FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
-KEY, VALUE = 0, 1
-FP16_WIDTH = 16
+
+
+class Threads:
+    """A pool of threads for the CPU, the calling one included; 0: one per core.
+    Thread-safe; loops of several callers run one after the other."""
+
+    def __init__(self, count: int = 0):
+        self._library = load_library()
+        out = ctypes.c_uint64()
+        self._library.call("rq_kv_threads_create", count, ctypes.byref(out))
+        self.handle = out.value
+        weakref.finalize(self, self._library.call, "rq_kv_threads_destroy", self.handle)
 
 
 @dataclasses.dataclass(frozen=True)
-class Quantizer:
-    """A quantizer with all its parameters; those that don't apply to `kind`
-    hold their defaults. Numbers are those of ratequant.v1.Quantizer."""
+class Execution:
+    """What a call runs on: `threads` on the CPU, None for the calling thread
+    alone; `stream`, a cudaStream_t, on a GPU."""
 
-    kind: int
-    group_size: int = 32
-    seed: int = 0
-    key_scale: int = 1
-    value_scale: int = 2
+    threads: Threads | None = None
+    stream: int = 0
 
-    @classmethod
-    def parse(cls, text: str) -> Quantizer:
-        """Parses "kivi", "kivi:group_size=64", "turboquant:seed=7", ...
-
-        Raises:
-          KvInvalidArgumentError: names what isn't known and what is supported.
-        """
-        out = CQuantizer()
-        load_library().call("rq_kv_parse_quantizer", text.encode(), ctypes.byref(out))
-        return cls(out.kind, out.group_size, out.seed, out.key_scale, out.value_scale)
-
-    @property
-    def name(self) -> str:
-        """The shortest text that `parse` turns into this quantizer."""
-        buffer = ctypes.create_string_buffer(256)
-        load_library().call("rq_kv_quantizer_name", ctypes.byref(self._to_c()), buffer, len(buffer))
-        return buffer.value.decode()
-
-    def _to_c(self) -> CQuantizer:
-        for field in dataclasses.fields(self):
-            _check_bits(field.name, getattr(self, field.name), 64 if field.name == "seed" else 31)
-        return CQuantizer(**dataclasses.asdict(self))
-
-
-@dataclasses.dataclass(frozen=True)
-class SectionLayout:
-    """Sizes in bytes of one page of one group (kernels/FORMAT.md)."""
-
-    params_bytes: int
-    row_bytes: int
-    codes_offset: int
-    section_bytes: int
-
-
-def section_layout(
-    quantizer: Quantizer | None, tensor: int, width: int, head_dim: int, page_tokens: int = 32
-) -> SectionLayout:
-    """The layout of one group's part of a page. `tensor` is KEY or VALUE;
-    `quantizer` may be None at width 16.
-
-    Raises:
-      KvInvalidArgumentError: names the value that isn't supported.
-    """
-    out = CSectionLayout()
-    given = None if quantizer is None else ctypes.byref(quantizer._to_c())
-    load_library().call("rq_kv_section_layout_of", given, tensor, width, head_dim, page_tokens, ctypes.byref(out))
-    return SectionLayout(out.params_bytes, out.row_bytes, out.codes_offset, out.section_bytes)
-
-
-@dataclasses.dataclass(frozen=True)
-class Geometry:
-    """Shape of a model's KV cache."""
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-
-
-@dataclasses.dataclass(frozen=True)
-class CacheFormat:
-    """What a cache stores, in group order:
-    (layer * kv_heads + head) * 2 + (1 for V).
-
-    Attributes:
-      geometry: the model's shape.
-      quantizers: those in use.
-      quantizer_index: for each group an index into `quantizers`; ignored at
-        width 16.
-      width: for each group 1 to 8 bits, or 16 (fp16).
-      page_tokens: tokens in a page: 16, 32, 64 or 128.
-      sink_tokens: first tokens of a sequence, kept in fp16.
-      window: newest tokens, kept in fp16.
-    """
-
-    geometry: Geometry
-    quantizers: Sequence[Quantizer]
-    quantizer_index: Sequence[int]
-    width: Sequence[int]
-    page_tokens: int = 32
-    sink_tokens: int = 4
-    window: int = 32
+    def _to_c(self) -> ctypes._Pointer:
+        return ctypes.pointer(CExecution(stream=self.stream, threads=self.threads.handle if self.threads else 0))
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorView:
-    """K or V of all heads of a layer in this process's memory, element
+    """K, V or queries of all heads of a layer in this process's memory, element
     [head, token, channel] at address + element size * (head * head_stride +
     token * row_stride + channel). Whoever owns the memory keeps it alive during
     the call."""
@@ -169,11 +117,12 @@ class KvCache:
     aren't supported, code "NOT_FOUND" for unknown sequences and after close).
     """
 
-    def __init__(self, cache_format: CacheFormat):
+    def __init__(self, cache_format: CacheFormat, limits: CacheLimits = CacheLimits()):
         self.format = cache_format
         self._library = load_library()
         handle = ctypes.c_uint64()
-        self._library.call("rq_kv_cache_create", ctypes.byref(_to_c_config(cache_format)), ctypes.byref(handle))
+        config = to_c_config(cache_format, limits)
+        self._library.call("rq_kv_cache_create", ctypes.byref(config), ctypes.byref(handle))
         self._handle = handle.value
         self._close = weakref.finalize(self, _destroy, self._library, self._handle)
 
@@ -191,28 +140,49 @@ class KvCache:
         """A new, empty sequence's id."""
         return self._read("rq_kv_sequence_add")
 
+    def fork_sequence(self, parent: int, tokens: int, on: Execution = Execution()) -> int:
+        """A new sequence with the first `tokens` tokens of another, sharing its
+        pages until one of them writes to one: all of its tokens, or a packed
+        prefix in whole pages. KvInvalidArgumentError says which can be had."""
+        return self._read("rq_kv_sequence_fork", parent, tokens, on._to_c())
+
     def remove_sequence(self, sequence: int) -> None:
         """Frees a sequence; its pages can then be used by others."""
         self._library.call("rq_kv_sequence_remove", self._handle, sequence)
 
-    def append(self, sequence: int, layer: int, tokens: int, keys: TensorView, values: TensorView) -> None:
+    def append(
+        self,
+        sequence: int,
+        layer: int,
+        tokens: int,
+        keys: TensorView,
+        values: TensorView,
+        on: Execution = Execution(),
+    ) -> None:
         """Appends `tokens` rows, [kv_heads, tokens, head_dim], to one layer.
         Code "DATA_LOSS" for a value that isn't finite or is above 65504 in
         magnitude; the message names layer, head, K or V, token and channel."""
         k, v = keys._to_c(), values._to_c()
         self._library.call(
-            "rq_kv_append", self._handle, sequence, layer, tokens, ctypes.byref(k), ctypes.byref(v)
+            "rq_kv_append_on", self._handle, sequence, layer, tokens, ctypes.byref(k), ctypes.byref(v), on._to_c()
         )
 
     def gather(
-        self, sequence: int, layer: int, first: int, count: int, keys: TensorView | None, values: TensorView | None
+        self,
+        sequence: int,
+        layer: int,
+        first: int,
+        count: int,
+        keys: TensorView | None,
+        values: TensorView | None,
+        on: Execution = Execution(),
     ) -> None:
         """Writes tokens [first, first + count) of one layer, dequantized, to
         `keys` and `values`; None where they aren't wanted. Code "OUT_OF_RANGE"
         when there are fewer tokens."""
         k = None if keys is None else ctypes.byref(keys._to_c())
         v = None if values is None else ctypes.byref(values._to_c())
-        self._library.call("rq_kv_gather", self._handle, sequence, layer, first, count, k, v)
+        self._library.call("rq_kv_gather_on", self._handle, sequence, layer, first, count, k, v, on._to_c())
 
     def length(self, sequence: int, layer: int) -> int:
         """Tokens appended to one layer."""
@@ -239,46 +209,97 @@ class KvCache:
         """Gives those pages back to the system."""
         self._library.call("rq_kv_release_free_pages", self._handle)
 
+    def free_pages(self) -> int:
+        """Pages that can still be taken."""
+        return self._read("rq_kv_free_pages")
+
+    def reserved_bytes(self) -> int:
+        """Bytes reserved when the cache was made: pages, fp16 rows, tables."""
+        return self._read("rq_kv_reserved_bytes")
+
+    @property
+    def format_digest(self) -> str:
+        """64 hexadecimal characters that tell caches apart whose bytes can't be
+        exchanged: a part of the key of an engine's prefix cache."""
+        buffer = ctypes.create_string_buffer(65)
+        self._library.call("rq_kv_format_digest", self._handle, buffer, len(buffer))
+        return buffer.value.decode()
+
+    def save_sequence(self, sequence: int, on: Execution = Execution()) -> bytes:
+        """A sequence as bytes (kernels/FORMAT.md, "Saved sequences")."""
+        out = ctypes.create_string_buffer(self._read("rq_kv_saved_bytes", sequence))
+        self._library.call("rq_kv_sequence_save", self._handle, sequence, out, len(out), on._to_c())
+        return out.raw
+
+    def load_sequence(self, saved: bytes, on: Execution = Execution()) -> int:
+        """Makes a sequence of saved bytes, of this or another cache with the same
+        format digest."""
+        return self._read("rq_kv_sequence_load", saved, len(saved), on._to_c())
+
+    def batch(self, max_entries: int, max_tokens: int) -> Batch:
+        """A batch for steps of up to `max_entries` sequences with up to
+        `max_tokens` tokens each."""
+        out = ctypes.c_uint64()
+        self._library.call("rq_kv_batch_create", self._handle, max_entries, max_tokens, ctypes.byref(out))
+        return Batch(self, out.value)
+
     def _read(self, name: str, *arguments: int) -> int:
         out = ctypes.c_int64()
         self._library.call(name, self._handle, *arguments, ctypes.byref(out))
         return out.value
 
 
+class Batch:
+    """Sequences that take a step together; made by KvCache.batch. A step is
+    `prepare` once, then for each layer `append` and `attend`. Methods raise as
+    KvCache's do; calls on one batch must not overlap."""
+
+    def __init__(self, cache: KvCache, handle: int):
+        self._cache = cache
+        self._library = cache._library
+        self._handle = handle
+        weakref.finalize(self, self._library.call, "rq_kv_batch_destroy", handle)
+
+    def prepare(self, entries: Sequence[tuple[int, int]], on: Execution = Execution()) -> None:
+        """Takes the pages that `entries`, pairs of sequence and new tokens, need:
+        all or, with code "RESOURCE_EXHAUSTED", none. The step's tensors have a
+        row for each token, in the entries' order."""
+        given = (CBatchEntry * len(entries))(*(CBatchEntry(sequence, tokens) for sequence, tokens in entries))
+        self._library.call("rq_kv_prepare", self._handle, given, len(entries), on._to_c())
+
+    def append(self, layer: int, keys: TensorView, values: TensorView, on: Execution = Execution()) -> None:
+        """Appends the step's tokens, [kv_heads, rows, head_dim], to one layer."""
+        k, v = keys._to_c(), values._to_c()
+        self._library.call(
+            "rq_kv_append_step", self._handle, layer, ctypes.byref(k), ctypes.byref(v), on._to_c()
+        )
+
+    def attend(
+        self,
+        layer: int,
+        queries: TensorView,
+        out: TensorView,
+        *,
+        softmax_scale: float,
+        soft_cap: float = 0.0,
+        sliding_window: int = 0,
+        on: Execution = Execution(),
+    ) -> None:
+        """Decode attention of the step's tokens, already appended, straight from
+        the packed bytes: queries and out are [query_heads, rows, head_dim]. A
+        token sees those up to itself; with `sliding_window` only the newest so
+        many."""
+        params = CAttentionParams(
+            query_heads=self._cache.format.geometry.query_heads,
+            softmax_scale=softmax_scale,
+            soft_cap=soft_cap,
+            sliding_window=sliding_window,
+        )
+        q, o = queries._to_c(), out._to_c()
+        self._library.call(
+            "rq_kv_attend", self._handle, layer, ctypes.byref(params), ctypes.byref(q), ctypes.byref(o), on._to_c()
+        )
+
+
 def _destroy(library: Library, handle: int) -> None:
     library.call("rq_kv_cache_destroy", handle)
-
-
-def _to_c_config(cache_format: CacheFormat) -> CCacheConfig:
-    geometry, groups = cache_format.geometry, len(cache_format.width)
-    if len(cache_format.quantizer_index) != groups:
-        raise KvInvalidArgumentError(
-            "INVALID_ARGUMENT",
-            f"{len(cache_format.quantizer_index)} quantizer indices for {groups} widths; every group has one of each",
-        )
-    counts = dataclasses.asdict(geometry) | {
-        name: getattr(cache_format, name) for name in ("page_tokens", "sink_tokens", "window")
-    }
-    for name, value in counts.items():
-        _check_bits(name, value, 31)
-    quantizers = [quantizer._to_c() for quantizer in cache_format.quantizers]
-    return CCacheConfig(
-        **counts,
-        quantizers=(CQuantizer * len(quantizers))(*quantizers),
-        num_quantizers=len(quantizers),
-        quantizer_index=_to_c_array("quantizer_index", cache_format.quantizer_index),
-        width=_to_c_array("width", cache_format.width),
-        num_groups=groups,
-    )
-
-
-def _to_c_array(name: str, values: Sequence[int]) -> ctypes.Array:
-    for group, value in enumerate(values):
-        _check_bits(f"{name}[{group}]", value, 32)
-    return (ctypes.c_uint32 * len(values))(*values)
-
-
-def _check_bits(name: str, value: int, bits: int) -> None:
-    """ctypes cuts numbers that don't fit; an error is better."""
-    if not 0 <= value < 2**bits:
-        raise KvInvalidArgumentError("INVALID_ARGUMENT", f"{name} {value} isn't in 0 to {2**bits - 1}")

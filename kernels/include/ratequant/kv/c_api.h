@@ -39,7 +39,9 @@ typedef int32_t rq_kv_status;
 #define RQ_KV_INVALID_ARGUMENT 3
 #define RQ_KV_NOT_FOUND 5
 #define RQ_KV_RESOURCE_EXHAUSTED 8
+#define RQ_KV_FAILED_PRECONDITION 9
 #define RQ_KV_OUT_OF_RANGE 11
+#define RQ_KV_UNIMPLEMENTED 12
 #define RQ_KV_INTERNAL 13
 #define RQ_KV_DATA_LOSS 15
 
@@ -62,8 +64,14 @@ typedef int32_t rq_kv_status;
 #define RQ_KV_KEY 0
 #define RQ_KV_VALUE 1
 
-/* A cache. 0 is never one, and numbers are never used again. */
+/* Devices. Do not change. */
+#define RQ_KV_CPU 0
+#define RQ_KV_CUDA 1
+
+/* Handles. 0 is never one, and numbers are never used again. */
 typedef uint64_t rq_kv_cache;
+typedef uint64_t rq_kv_batch;   /* sequences that take a step together */
+typedef uint64_t rq_kv_threads; /* a pool of threads */
 
 /* One quantizer with all its parameters; see ratequant/kv/quantizer.h. Fields
  * that don't apply to `kind` hold their defaults, as rq_kv_parse_quantizer
@@ -102,7 +110,37 @@ typedef struct rq_kv_cache_config {
   const uint32_t* quantizer_index; /* [num_groups]; ignored at width 16 */
   const uint32_t* width;           /* [num_groups]; 1 to 8, or 16 */
   size_t num_groups;               /* layers * kv_heads * 2 */
+  /* Callers that end here get 0 for the rest. */
+  int32_t query_heads;    /* a multiple of kv_heads; 0: no attention */
+  int32_t device;         /* RQ_KV_CPU ... */
+  int32_t device_ordinal; /* which GPU */
+  int32_t max_sequences;  /* 0: 256 */
+  int64_t num_pages;      /* of all sequences; 0, on the CPU: what fits */
+  int64_t max_tokens;     /* of one sequence; 0: what the pages hold */
 } rq_kv_cache_config;
+
+/* What an operation runs on; a null pointer to it stands for zeros. */
+typedef struct rq_kv_execution {
+  size_t struct_size;
+  void* stream;          /* CUDA: a cudaStream_t */
+  rq_kv_threads threads; /* CPU; 0: the calling thread alone */
+} rq_kv_execution;
+
+/* A step's part of one sequence. Plain, of fixed size. */
+typedef struct rq_kv_batch_entry {
+  int64_t sequence;
+  int32_t tokens;   /* 1 or more */
+  int32_t reserved; /* 0 */
+} rq_kv_batch_entry;
+
+/* See AttentionParams in ratequant/kv/attention.h. */
+typedef struct rq_kv_attention_params {
+  size_t struct_size;
+  int32_t query_heads;
+  float softmax_scale;
+  float soft_cap;         /* 0: none */
+  int32_t sliding_window; /* 0: none */
+} rq_kv_attention_params;
 
 /* K or V of all heads of a layer to read from, owned by the caller:
  * data[head * head_stride + token * row_stride + channel], strides in
@@ -157,7 +195,7 @@ RQ_KV_EXPORT rq_kv_status rq_kv_section_layout_of(
 RQ_KV_EXPORT rq_kv_status rq_kv_cache_create(const rq_kv_cache_config* config,
                                              rq_kv_cache* out);
 
-/* Frees a cache with all its sequences. */
+/* Frees a cache with all its sequences, once no batch of it is left. */
 RQ_KV_EXPORT rq_kv_status rq_kv_cache_destroy(rq_kv_cache cache);
 
 /* Adds an empty sequence. Ids are never used again within a cache. */
@@ -206,6 +244,121 @@ RQ_KV_EXPORT rq_kv_status rq_kv_free_page_bytes(rq_kv_cache cache,
 
 /* Gives the pages counted by rq_kv_free_page_bytes back to the system. */
 RQ_KV_EXPORT rq_kv_status rq_kv_release_free_pages(rq_kv_cache cache);
+
+/* Pages that can still be taken. */
+RQ_KV_EXPORT rq_kv_status rq_kv_free_pages(rq_kv_cache cache, int64_t* out);
+
+/* Bytes reserved at creation; see KvCache::ReservedBytes. */
+RQ_KV_EXPORT rq_kv_status rq_kv_reserved_bytes(rq_kv_cache cache, int64_t* out);
+
+/* Writes the 64 characters of the cache's format digest, with a closing 0, to
+ * buffer[buffer_size]: a part of the key of an engine's prefix cache, so that
+ * caches of different formats are never mixed. RQ_KV_OUT_OF_RANGE when the
+ * buffer is too small. */
+RQ_KV_EXPORT rq_kv_status rq_kv_format_digest(rq_kv_cache cache, char* buffer,
+                                              size_t buffer_size);
+
+/* --- Threads: for the CPU, from the caller --- */
+
+/* A pool of `threads` threads, the calling one included; 0: one per core. */
+RQ_KV_EXPORT rq_kv_status rq_kv_threads_create(int32_t threads,
+                                               rq_kv_threads* out);
+
+/* Calls that use the pool finish first. */
+RQ_KV_EXPORT rq_kv_status rq_kv_threads_destroy(rq_kv_threads threads);
+
+/* --- Steps of many sequences; see KvCache in ratequant/kv/kv_cache.h --- */
+
+/* A batch for steps of up to `max_entries` sequences with up to `max_tokens`
+ * tokens each. It keeps its cache alive. */
+RQ_KV_EXPORT rq_kv_status rq_kv_batch_create(rq_kv_cache cache,
+                                             int32_t max_entries,
+                                             int32_t max_tokens,
+                                             rq_kv_batch* out);
+RQ_KV_EXPORT rq_kv_status rq_kv_batch_destroy(rq_kv_batch batch);
+
+/* Prepares a step: takes the pages that its tokens need, all or none
+ * (RQ_KV_RESOURCE_EXHAUSTED). The step's tensors have one row for each token,
+ * in the order of `entries` [num_entries]. */
+RQ_KV_EXPORT rq_kv_status rq_kv_prepare(rq_kv_batch batch,
+                                        const rq_kv_batch_entry* entries,
+                                        size_t num_entries,
+                                        const rq_kv_execution* on);
+
+/* Appends the step's tokens to one layer: [kv_heads, rows, head_dim]. */
+RQ_KV_EXPORT rq_kv_status rq_kv_append_step(rq_kv_batch batch, int32_t layer,
+                                            const rq_kv_const_tensor* keys,
+                                            const rq_kv_const_tensor* values,
+                                            const rq_kv_execution* on);
+
+/* Decode attention of the step's tokens after they are appended, straight from
+ * the packed bytes; queries and out are [query_heads, rows, head_dim]. */
+RQ_KV_EXPORT rq_kv_status rq_kv_attend(rq_kv_batch batch, int32_t layer,
+                                       const rq_kv_attention_params* params,
+                                       const rq_kv_const_tensor* queries,
+                                       const rq_kv_tensor* out,
+                                       const rq_kv_execution* on);
+
+/* After replaying a CUDA graph that holds the step's appends: sets the lengths
+ * to what the step makes them. */
+RQ_KV_EXPORT rq_kv_status rq_kv_mark_appended(rq_kv_batch batch);
+
+/* rq_kv_append and rq_kv_gather on a stream or with threads. */
+RQ_KV_EXPORT rq_kv_status rq_kv_append_on(rq_kv_cache cache, int64_t sequence,
+                                          int32_t layer, int64_t tokens,
+                                          const rq_kv_const_tensor* keys,
+                                          const rq_kv_const_tensor* values,
+                                          const rq_kv_execution* on);
+RQ_KV_EXPORT rq_kv_status rq_kv_gather_on(rq_kv_cache cache, int64_t sequence,
+                                          int32_t layer, int64_t first,
+                                          int64_t count,
+                                          const rq_kv_tensor* keys,
+                                          const rq_kv_tensor* values,
+                                          const rq_kv_execution* on);
+
+/* CUDA: waits for the stream; RQ_KV_DATA_LOSS names the first value since the
+ * last call that could not be stored. */
+RQ_KV_EXPORT rq_kv_status rq_kv_check_faults(rq_kv_cache cache,
+                                             const rq_kv_execution* on);
+
+/* --- Sharing and moving --- */
+
+/* A new sequence with the first `tokens` tokens of another, sharing its pages
+ * until one of them writes to one: all of its tokens, or a packed prefix in
+ * whole pages. */
+RQ_KV_EXPORT rq_kv_status rq_kv_sequence_fork(rq_kv_cache cache, int64_t parent,
+                                              int64_t tokens,
+                                              const rq_kv_execution* on,
+                                              int64_t* out);
+
+/* Saves a sequence to host memory of exactly rq_kv_saved_bytes, and makes a
+ * sequence of saved bytes, in this or another cache of the same format digest,
+ * on any device; see kernels/FORMAT.md. */
+RQ_KV_EXPORT rq_kv_status rq_kv_saved_bytes(rq_kv_cache cache, int64_t sequence,
+                                            int64_t* out);
+RQ_KV_EXPORT rq_kv_status rq_kv_sequence_save(rq_kv_cache cache,
+                                              int64_t sequence, void* buffer,
+                                              size_t buffer_size,
+                                              const rq_kv_execution* on);
+RQ_KV_EXPORT rq_kv_status rq_kv_sequence_load(rq_kv_cache cache,
+                                              const void* buffer,
+                                              size_t buffer_size,
+                                              const rq_kv_execution* on,
+                                              int64_t* out);
+
+/* Copies pages [first, first + count) of one layer of a sequence to or from
+ * host memory of count * rq_kv_page_bytes(layer). */
+RQ_KV_EXPORT rq_kv_status rq_kv_copy_pages_out(rq_kv_cache cache,
+                                               int64_t sequence, int32_t layer,
+                                               int64_t first, int64_t count,
+                                               void* buffer, size_t buffer_size,
+                                               const rq_kv_execution* on);
+RQ_KV_EXPORT rq_kv_status rq_kv_copy_pages_in(rq_kv_cache cache,
+                                              int64_t sequence, int32_t layer,
+                                              int64_t first, int64_t count,
+                                              const void* buffer,
+                                              size_t buffer_size,
+                                              const rq_kv_execution* on);
 
 #ifdef __cplusplus
 } /* extern "C" */
