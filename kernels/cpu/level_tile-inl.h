@@ -1,0 +1,297 @@
+// Codes of a tile of tokens to floats: levels that a token's scale and zero
+// still wait for. Included once per target.
+
+#if defined(RATEQUANT_KERNELS_CPU_LEVEL_TILE_INL_H_) == \
+    defined(HWY_TARGET_TOGGLE)
+#ifdef RATEQUANT_KERNELS_CPU_LEVEL_TILE_INL_H_
+#undef RATEQUANT_KERNELS_CPU_LEVEL_TILE_INL_H_
+#else
+#define RATEQUANT_KERNELS_CPU_LEVEL_TILE_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+#include "hwy/highway.h"
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/bits-inl.h"
+#include "kernels/cpu/quantize-inl.h"
+#include "kernels/cpu/vector-inl.h"
+#include "kernels/quantizers/uniform.h"
+
+#if RQ_HAS_VECTORS
+HWY_BEFORE_NAMESPACE();
+namespace ratequant::kv {
+namespace HWY_NAMESPACE {
+
+// --- one vector of codes to levels ---
+
+// code + offset. The code's bits in the mantissa of 2^23 make 2^23 + code.
+template <class D>
+class UniformLevels {
+ public:
+  UniformLevels(D d, int offset)
+      : magic_(hn::Set(hn::RebindToUnsigned<D>(), 0x4B000000u)),
+        shift_(hn::Set(d, static_cast<float>((1 << 23) - offset))) {}
+
+  HWY_INLINE hn::Vec<D> operator()(D d, const Unpacker<D>& unpacker,
+                                   const uint8_t* codes, int first) const {
+    const auto words = unpacker.Words(d, codes, first);
+    const auto sum = hn::BitCast(d, hn::OrAnd(magic_, words, unpacker.mask()));
+    return hn::Sub(sum, shift_);
+  }
+
+ private:
+  hn::Vec<hn::RebindToUnsigned<D>> magic_;
+  hn::Vec<D> shift_;
+};
+
+// A table of 16 levels in one register. It repeats where codes have less than 4
+// bits, so that the bits above a code don't matter.
+template <class D>
+class RegisterLevels {
+ public:
+  RegisterLevels(D d, const float* levels, int width)
+      : table_(hn::TableLookupLanes(hn::LoadU(d, levels), Indices(d, width))) {}
+
+  HWY_INLINE hn::Vec<D> operator()(D d, const Unpacker<D>& unpacker,
+                                   const uint8_t* codes, int first) const {
+    const IntTag<D> di;
+    const auto words = hn::BitCast(di, unpacker.Words(d, codes, first));
+    // AVX-512 looks at the lowest 4 bits only; IndicesFromVec would, in debug
+    // builds, insist on the others being 0.
+    using LaneIndices = decltype(hn::IndicesFromVec(d, words));
+    return hn::TableLookupLanes(table_, LaneIndices{words.raw});
+  }
+
+ private:
+  static HWY_INLINE auto Indices(D d, int width) {
+    const IntTag<D> di;
+    return hn::IndicesFromVec(
+        d, hn::And(hn::Iota(di, 0), hn::Set(di, (1 << width) - 1)));
+  }
+
+  hn::Vec<D> table_;
+};
+
+template <int kWidth, class D>
+class CodebookLevels {
+ public:
+  CodebookLevels(D, const Codebook& codebook) : codebook_(codebook) {}
+
+  HWY_INLINE hn::Vec<D> operator()(D d, const Unpacker<D>& unpacker,
+                                   const uint8_t* codes, int first) const {
+    return UnitsOfCodes<kWidth>(d, codebook_, unpacker.Codes(d, codes, first));
+  }
+
+ private:
+  const Codebook& codebook_;
+};
+
+// --- a tile ---
+
+// Parameters of channel groups, applied to the levels.
+struct ChannelGroups {
+  const float* scales = nullptr;  // of groups in the tile, one after the other
+  const float* zeros = nullptr;
+  int channels = 0;  // of a group
+};
+
+template <class D, class Levels>
+HWY_INLINE void UnpackPlain(D d, const Levels& levels,
+                            const Unpacker<D>& unpacker, const uint8_t* codes,
+                            int count, float* HWY_RESTRICT out) {
+  for (int i = 0; i < count; i += NumLanes(d)) {
+    hn::StoreU(levels(d, unpacker, codes, i), d, out + i);
+  }
+}
+
+// `index`: of the first code in the tile.
+template <class D, class Levels>
+HWY_INLINE void UnpackGrouped(D d, const Levels& levels,
+                              const Unpacker<D>& unpacker,
+                              const ChannelGroups& groups, int index,
+                              const uint8_t* codes, int count,
+                              float* HWY_RESTRICT out) {
+  for (int i = 0; i < count;) {
+    const int group = (index + i) / groups.channels;
+    const int end = HWY_MIN(count, (group + 1) * groups.channels - index);
+    const auto scale = hn::Set(d, groups.scales[group]);
+    const auto zero = hn::Set(d, groups.zeros[group]);
+    for (; i < end; i += NumLanes(d)) {
+      hn::StoreU(hn::MulAdd(levels(d, unpacker, codes, i), scale, zero), d,
+                 out + i);
+    }
+  }
+}
+
+// The packed rows of a tile.
+struct CodeRows {
+  const uint8_t* codes = nullptr;
+  size_t readable = 0;  // bytes from `codes` to the section's end
+  int width = 0;
+  int count = 0;  // codes, a multiple of 16, or of 8 for vectors of 8 floats
+};
+
+// All codes of a tile; rows lie one after the other and are whole bytes.
+template <class D, class Levels>
+HWY_NOINLINE void UnpackTile(D d, const Levels& levels, const CodeRows& rows,
+                             const ChannelGroups* groups,
+                             float* HWY_RESTRICT out) {
+  const Unpacker<D> unpacker(d, rows.width);
+  const auto unpack = [&](int index, const uint8_t* codes, int count) HWY_ATTR {
+    if (groups != nullptr) {
+      UnpackGrouped(d, levels, unpacker, *groups, index, codes, count,
+                    out + index);
+    } else {
+      UnpackPlain(d, levels, unpacker, codes, count, out + index);
+    }
+  };
+  // Reads go up to kBitSlack bytes beyond the codes; the last of them are read
+  // from a copy.
+  constexpr int kStep = HWY_MAX(8, NumLanes(D()));
+  const size_t step_bytes = kStep / 8 * rows.width;
+  const size_t safe_steps = rows.readable < kBitSlack
+                                ? 0
+                                : (rows.readable - kBitSlack) / step_bytes + 1;
+  const int safe = static_cast<int>(
+      HWY_MIN(safe_steps * kStep, static_cast<size_t>(rows.count)));
+  unpack(0, rows.codes, safe);
+  if (safe == rows.count) return;
+  uint8_t copy[3 * kBitSlack] = {};
+  const size_t copied = static_cast<size_t>(safe) / 8 * rows.width;
+  memcpy(copy, rows.codes + copied,
+         static_cast<size_t>(rows.count - safe) / 8 * rows.width);
+  unpack(safe, copy, rows.count - safe);
+}
+
+template <int kWidth, class D>
+HWY_INLINE void UnpackCodebook(D d, const Codebook& codebook,
+                               const CodeRows& rows, float* out) {
+  UnpackTile(d, CodebookLevels<kWidth, D>(d, codebook), rows, nullptr, out);
+}
+
+template <class D>
+HWY_INLINE void UnpackTurboquant(D d, const Codebook& codebook,
+                                 const CodeRows& rows, float* out) {
+  switch (rows.width) {
+    case 1:
+      return UnpackCodebook<1>(d, codebook, rows, out);
+    case 2:
+      return UnpackCodebook<2>(d, codebook, rows, out);
+    case 3:
+      return UnpackCodebook<3>(d, codebook, rows, out);
+    case 4:
+      return UnpackCodebook<4>(d, codebook, rows, out);
+    case 5:
+      return UnpackCodebook<5>(d, codebook, rows, out);
+    case 6:
+      return UnpackCodebook<6>(d, codebook, rows, out);
+    case 7:
+      return UnpackCodebook<7>(d, codebook, rows, out);
+    case 8:
+      return UnpackCodebook<8>(d, codebook, rows, out);
+  }
+}
+
+// What is added to codes to make the levels. One bit has half levels, which its
+// scale and zero make up for.
+inline int LevelOffset(const RowPlan& plan) {
+  const bool is_signed = plan.kind == QuantizerKind::kRtn && plan.width > 1;
+  return is_signed ? SymmetricOffset(plan.width) : 0;
+}
+
+template <class D>
+void UnpackLevels(D d, const RowPlan& plan, const CodeRows& rows,
+                  const ChannelGroups* groups, float* out) {
+  const bool codebook = plan.kind == QuantizerKind::kTurboquant;
+  if constexpr (NumLanes(D()) == 16) {
+    if (rows.width <= 4) {
+      HWY_ALIGN float levels[16];
+      const IntTag<D> di;
+      hn::Store(hn::ConvertTo(d, hn::Iota(di, LevelOffset(plan))), d, levels);
+      UnpackTile(
+          d,
+          RegisterLevels<D>(d, codebook ? plan.codebook->units.data() : levels,
+                            rows.width),
+          rows, groups, out);
+      return;
+    }
+  }
+  if (codebook) return UnpackTurboquant(d, *plan.codebook, rows, out);
+  UnpackTile(d, UniformLevels<D>(d, LevelOffset(plan)), rows, groups, out);
+}
+
+// --- factors ---
+
+// `count` fp16 numbers, nothing behind them is read.
+template <class D>
+HWY_INLINE void HalvesToFloats(D d, const uint8_t* halves, int count,
+                               float* HWY_RESTRICT out) {
+  int i = 0;
+  for (; i + NumLanes(d) <= count; i += NumLanes(d)) {
+    hn::StoreU(LoadHalves(d, halves + 2 * i), d, out + i);
+  }
+  for (; i < count; ++i) {
+    uint16_t half;
+    memcpy(&half, halves + 2 * i, sizeof(half));
+    out[i] = FloatOfHalf(half);
+  }
+}
+
+template <class D>
+HWY_INLINE void LoadFactors(D d, const RowPlan& plan, const uint8_t* section,
+                            int row, int count, TileFactors& factors) {
+  if (plan.kind == QuantizerKind::kKivi) {
+    std::fill_n(factors.scale, count, 1.0f);
+    std::fill_n(factors.zero, count,
+                plan.params.block_tokens > 1 ? 1.0f : 0.0f);
+    return;
+  }
+  HalvesToFloats(d, section + plan.params.ScaleOffset(row, 0), count,
+                 factors.scale);
+  if (plan.params.has_zero) {
+    HalvesToFloats(d, section + plan.params.ZeroOffset(row, 0), count,
+                   factors.zero);
+  } else if (plan.kind == QuantizerKind::kRtn && plan.width == 1) {
+    // Levels are 0 and 1: (2 code - 1) s = 2 s code - s.
+    for (int t = 0; t < count; ++t) {
+      factors.zero[t] = -factors.scale[t];
+      factors.scale[t] *= 2.0f;
+    }
+  } else {
+    std::fill_n(factors.zero, count, 0.0f);
+  }
+}
+
+template <class D>
+void LoadPackedTile(D d, const RowPlan& plan, const uint8_t* section, int row,
+                    int count, float* tile, TileFactors& factors) {
+  const size_t offset = plan.layout.codes_offset + row * plan.layout.row_bytes;
+  const CodeRows rows = {.codes = section + offset,
+                         .readable = plan.layout.section_bytes - offset,
+                         .width = plan.width,
+                         .count = count * plan.dim};
+  LoadFactors(d, plan, section, row, count, factors);
+  if (plan.kind == QuantizerKind::kKivi && plan.params.block_tokens == 1) {
+    HWY_ALIGN float scales[kTileTokens * kMaxDim / 8];
+    HWY_ALIGN float zeros[kTileTokens * kMaxDim / 8];
+    const int groups = count * plan.params.per_block;
+    HalvesToFloats(d, section + plan.params.ScaleOffset(row, 0), groups,
+                   scales);
+    HalvesToFloats(d, section + plan.params.ZeroOffset(row, 0), groups, zeros);
+    const ChannelGroups channel_groups = {scales, zeros,
+                                          plan.params.block_channels};
+    UnpackLevels(d, plan, rows, &channel_groups, tile);
+    return;
+  }
+  UnpackLevels(d, plan, rows, nullptr, tile);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace ratequant::kv
+HWY_AFTER_NAMESPACE();
+#endif  // RQ_HAS_VECTORS
+
+#endif  // RATEQUANT_KERNELS_CPU_LEVEL_TILE_INL_H_
