@@ -14,16 +14,28 @@
 namespace ratequant::allocation {
 namespace {
 
-absl::Status Answer(const v1::GetBitMapRequest& request, const v1::BitMap& map,
-                    v1::GetBitMapResponse* response) {
-  const std::string etag = map.name().substr(map.name().rfind('/') + 1);
-  response->set_etag(etag);
-  if (request.known_etag() == etag) {
-    response->set_unchanged(true);
-  } else {
-    *response->mutable_bit_map() = map;
+constexpr int kMaxBatch = 1000;
+// Below what a server sends at most (64 MiB), whatever the last answer adds.
+constexpr size_t kMaxBatchBytes = 48 << 20;
+
+absl::Status CheckBatch(const v1::BatchGetBitMapsRequest& request) {
+  if (request.requests_size() == 0) {
+    return FieldError("BATCH_EMPTY", "requests",
+                      absl::StrCat("is empty; give 1 to ", kMaxBatch));
   }
-  return absl::OkStatus();
+  if (request.requests_size() <= kMaxBatch) return absl::OkStatus();
+  return FieldError(
+      "BATCH_TOO_LARGE", "requests",
+      absl::StrCat("has ", request.requests_size(), " entries; at most ",
+                   kMaxBatch, " in one call"),
+      {{"maximum", absl::StrCat(kMaxBatch)}});
+}
+
+absl::Status BatchFull() {
+  return MakeError(
+      absl::StatusCode::kResourceExhausted, "BATCH_RESPONSE_FULL",
+      absl::StrCat("the answers before this one fill ", kMaxBatchBytes >> 20,
+                   " MiB; ask for this one in another call"));
 }
 
 }  // namespace
@@ -32,19 +44,21 @@ grpc::ServerUnaryReactor* AllocationServiceImpl::GetBitMap(
     grpc::CallbackServerContext* context, const v1::GetBitMapRequest* request,
     v1::GetBitMapResponse* response) {
   auto* reactor = context->DefaultReactor();
-  const auto calibration = maps_.ResolveCalibration(*request);
+  const auto calibration = maps_->ResolveCalibration(*request);
   if (!calibration.ok()) {
     reactor->Finish(ToGrpcStatus(calibration.status()));
     return reactor;
   }
-  if (const auto map = maps_.Lookup(*calibration, *request)) {
-    reactor->Finish(ToGrpcStatus(Answer(*request, *map, response)));
+  if (const auto answer = maps_->Lookup(*calibration, *request)) {
+    FillResponse(*request, *answer, response);
+    reactor->Finish(grpc::Status::OK);
     return reactor;
   }
   HandleOn(executor_, context, reactor, request, response,
            [this, name = *calibration](const auto& in, auto* out) {
-             const auto map = maps_.Get(name, in);
-             return map.ok() ? Answer(in, **map, out) : map.status();
+             const auto answer = maps_->Get(name, in);
+             if (answer.ok()) FillResponse(in, **answer, out);
+             return answer.status();
            });
   return reactor;
 }
@@ -56,7 +70,7 @@ grpc::ServerUnaryReactor* AllocationServiceImpl::GetRateDistortionCurve(
   auto* reactor = context->DefaultReactor();
   HandleOn(executor_, context, reactor, request, response,
            [this](const auto& in, auto* out) -> absl::Status {
-             const auto name = maps_.ResolveCalibration(in);
+             const auto name = maps_->ResolveCalibration(in);
              if (!name.ok()) return name.status();
              const auto calibration = registry_->Get(*name);
              if (!calibration.ok()) return calibration.status();
@@ -65,6 +79,56 @@ grpc::ServerUnaryReactor* AllocationServiceImpl::GetRateDistortionCurve(
              auto curve = PlanCurve(**calibration, *query, in);
              if (curve.ok()) *out = *std::move(curve);
              return curve.status();
+           });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AllocationServiceImpl::BatchGetBitMaps(
+    grpc::CallbackServerContext* context,
+    const v1::BatchGetBitMapsRequest* request,
+    v1::BatchGetBitMapsResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this, context](const auto& in, auto* out) {
+             absl::Status valid = CheckBatch(in);
+             if (!valid.ok()) return valid;
+             size_t bytes = 0;
+             for (const v1::GetBitMapRequest& entry : in.requests()) {
+               if (context->IsCancelled()) return CallCancelled();
+               auto* result = out->add_results();
+               absl::Status status = BatchFull();
+               if (bytes < kMaxBatchBytes) {
+                 const auto answer = maps_->Get(entry);
+                 status = answer.status();
+                 if (answer.ok()) {
+                   FillResponse(entry, **answer, result->mutable_response());
+                 }
+               }
+               if (!status.ok()) *result->mutable_error() = ToProto(status);
+               bytes += result->ByteSizeLong();
+             }
+             return absl::OkStatus();
+           });
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::GetBitMapResponse>*
+AllocationServiceImpl::WatchBitMap(grpc::CallbackServerContext* context,
+                                   const v1::GetBitMapRequest* request) {
+  return watches_->Watch(context, *request);
+}
+
+grpc::ServerUnaryReactor* AllocationServiceImpl::RecordEvaluation(
+    grpc::CallbackServerContext* context,
+    const v1::RecordEvaluationRequest* request, v1::Evaluation* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto* out) {
+             const auto map = ParseBitMapName(in.bit_map(), "bit_map");
+             if (!map.ok()) return map.status();
+             auto stored = registry_->RecordEvaluation(*map, in.evaluation());
+             if (stored.ok()) *out = *std::move(stored);
+             return stored.status();
            });
   return reactor;
 }

@@ -5,15 +5,21 @@
 #include "services/allocation/bit_map_cache.h"
 #include "services/allocation/executor.h"
 #include "services/allocation/registry.h"
+#include "services/allocation/watch_hub.h"
 
 namespace ratequant::allocation {
 
-// ratequant.v1.AllocationService. Bit maps in memory are answered on gRPC's
-// thread, everything else on the executor. Both arguments must outlive it.
+// ratequant.v1.AllocationService. Answers in memory are given on gRPC's thread,
+// watches live in the hub, everything else runs on the executor. The arguments
+// must outlive it.
 class AllocationServiceImpl : public v1::AllocationService::CallbackService {
  public:
-  AllocationServiceImpl(Registry* registry, Executor* executor)
-      : registry_(registry), executor_(executor), maps_(registry) {}
+  AllocationServiceImpl(Registry* registry, BitMapCache* maps,
+                        WatchHub* watches, Executor* executor)
+      : registry_(registry),
+        maps_(maps),
+        watches_(watches),
+        executor_(executor) {}
 
   grpc::ServerUnaryReactor* GetBitMap(grpc::CallbackServerContext* context,
                                       const v1::GetBitMapRequest* request,
@@ -23,10 +29,23 @@ class AllocationServiceImpl : public v1::AllocationService::CallbackService {
       const v1::GetRateDistortionCurveRequest* request,
       v1::RateDistortionCurve* response) override;
 
+  grpc::ServerUnaryReactor* BatchGetBitMaps(
+      grpc::CallbackServerContext* context,
+      const v1::BatchGetBitMapsRequest* request,
+      v1::BatchGetBitMapsResponse* response) override;
+  grpc::ServerWriteReactor<v1::GetBitMapResponse>* WatchBitMap(
+      grpc::CallbackServerContext* context,
+      const v1::GetBitMapRequest* request) override;
+  grpc::ServerUnaryReactor* RecordEvaluation(
+      grpc::CallbackServerContext* context,
+      const v1::RecordEvaluationRequest* request,
+      v1::Evaluation* response) override;
+
  private:
   Registry* const registry_;
+  BitMapCache* const maps_;
+  WatchHub* const watches_;
   Executor* const executor_;
-  BitMapCache maps_;
 };
 
 }  // namespace ratequant::allocation

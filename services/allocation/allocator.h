@@ -1,39 +1,69 @@
 #ifndef RATEQUANT_SERVICES_ALLOCATION_ALLOCATOR_H_
 #define RATEQUANT_SERVICES_ALLOCATION_ALLOCATOR_H_
 
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "services/allocation/admin_service.h"
 #include "services/allocation/allocation_service.h"
+#include "services/allocation/bit_map_cache.h"
 #include "services/allocation/executor.h"
 #include "services/allocation/registry.h"
 #include "services/allocation/registry_service.h"
 #include "services/allocation/store/store.h"
+#include "services/allocation/watch_hub.h"
 #include "services/common/server.h"
 
 namespace ratequant::allocation {
 
-// The allocator without its network: both services over one store. Thread-safe.
+struct AllocatorOptions {
+  // Work on what isn't in memory. At least 1.
+  int threads = 2;
+
+  // Most bytes of answers in memory, and of bit maps without evaluations in the
+  // store.
+  size_t memory_bytes = size_t{64} << 20;
+  uint64_t store_bytes = uint64_t{1} << 30;
+
+  // A watcher that takes no message for so long is ended.
+  std::chrono::milliseconds watch_patience = std::chrono::seconds(30);
+
+  // Folder that backups are made in; empty: none can be made.
+  std::string backup_dir;
+};
+
+// The allocator without its network: its services over one store. Thread-safe.
 class Allocator {
  public:
-  // Loads the registry in `store`. `threads` work on what isn't in memory.
+  // Loads the registry in `store`.
   static absl::StatusOr<std::unique_ptr<Allocator>> Create(
-      std::unique_ptr<Store> store, int threads);
+      std::unique_ptr<Store> store, const AllocatorOptions& options);
 
   // For Server::Start. The allocator must outlive the server.
   std::vector<NamedService> services();
 
+  // Ends the watches, which else last as long as their clients: before
+  // Server::Shutdown.
+  void StopWatches() { watches_.Stop(); }
+
  private:
   Allocator(std::unique_ptr<Store> store, std::unique_ptr<Registry> registry,
-            int threads);
+            const AllocatorOptions& options);
 
   // Destroyed in reverse: first the work, then what it uses.
   std::unique_ptr<Store> store_;
   std::unique_ptr<Registry> registry_;
+  BitMapCache maps_;
+  WatchHub watches_;
   Executor executor_;
   RegistryServiceImpl registry_service_;
   AllocationServiceImpl allocation_service_;
+  AdminServiceImpl admin_service_;
 };
 
 }  // namespace ratequant::allocation

@@ -11,6 +11,10 @@
 
 namespace ratequant::allocation {
 
+inline absl::Status CallCancelled() {
+  return absl::CancelledError("call cancelled");
+}
+
 // Answers a unary call on the executor: `handle` is called with request and
 // response and returns an absl::Status. A call that was cancelled while it
 // waited isn't handled.
@@ -20,7 +24,7 @@ void HandleOn(Executor* executor, grpc::CallbackServerContext* context,
               Response* response, Handle handle) {
   const bool posted = executor->Post([=, handle = std::move(handle)] {
     if (context->IsCancelled()) {
-      reactor->Finish(ToGrpcStatus(absl::CancelledError("call cancelled")));
+      reactor->Finish(ToGrpcStatus(CallCancelled()));
       return;
     }
     reactor->Finish(ToGrpcStatus(handle(*request, response)));

@@ -2,12 +2,15 @@
 #define RATEQUANT_SERVICES_ALLOCATION_LRU_CACHE_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <list>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
 #include <utility>
+
+#include "ratequant/v1/admin_service.pb.h"
 
 namespace ratequant::allocation {
 
@@ -23,7 +26,11 @@ class LruCache {
   std::shared_ptr<const Value> Get(const std::string& key) {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto found = index_.find(key);
-    if (found == index_.end()) return nullptr;
+    if (found == index_.end()) {
+      ++misses_;
+      return nullptr;
+    }
+    ++hits_;
     entries_.splice(entries_.begin(), entries_, found->second);
     return found->second->value;
   }
@@ -38,7 +45,7 @@ class LruCache {
     entries_.push_front({key, std::move(value), weight});
     index_[key] = entries_.begin();
     weight_ += weight;
-    while (weight_ > capacity_) RemoveLocked(entries_.back().key);
+    for (; weight_ > capacity_; ++evictions_) RemoveLocked(entries_.back().key);
   }
 
   void Remove(const std::string& key) {
@@ -46,9 +53,16 @@ class LruCache {
     RemoveLocked(key);
   }
 
-  size_t size() const {
+  v1::CacheStatistics statistics() const {
     std::lock_guard<std::mutex> lock(mutex_);
-    return entries_.size();
+    v1::CacheStatistics out;
+    out.set_entries(static_cast<int64_t>(entries_.size()));
+    out.set_bytes(static_cast<int64_t>(weight_));
+    out.set_capacity_bytes(static_cast<int64_t>(capacity_));
+    out.set_hits(hits_);
+    out.set_misses(misses_);
+    out.set_evictions(evictions_);
+    return out;
   }
 
  private:
@@ -72,6 +86,9 @@ class LruCache {
   std::list<Entry> entries_;  // most recently used first
   std::unordered_map<std::string, typename std::list<Entry>::iterator> index_;
   size_t weight_ = 0;
+  int64_t hits_ = 0;
+  int64_t misses_ = 0;
+  int64_t evictions_ = 0;
 };
 
 }  // namespace ratequant::allocation

@@ -1,7 +1,9 @@
-// ratequant-allocator: stores calibrations and answers budget queries.
+// ratequant-allocator: stores calibrations and answers budget queries; looks
+// into a data folder, and restores one from a backup.
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstdint>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -9,16 +11,19 @@
 #include <utility>
 
 #include "services/allocation/allocator.h"
+#include "services/allocation/inspect.h"
 #include "services/allocation/store/rocksdb_store.h"
 #include "services/common/command_line.h"
 #include "services/common/logging.h"
 #include "services/common/server.h"
 #include "services/common/shutdown_signal.h"
+#include "services/common/status.h"
 #include "spdlog/spdlog.h"
 
 namespace {
 
 using ratequant::allocation::Allocator;
+using ratequant::allocation::AllocatorOptions;
 using ratequant::allocation::RocksDbStore;
 
 constexpr char kProgram[] = "ratequant-allocator";
@@ -28,12 +33,14 @@ constexpr char kFooter[] = R"(
 Examples:
   ratequant-allocator --data-dir /var/lib/ratequant
   ratequant-allocator --data-dir data --address 127.0.0.1:0 --port-file port
+  ratequant-allocator inspect --data-dir /var/lib/ratequant
+  ratequant-allocator restore --backup backups/monday --data-dir restored
 
 SIGTERM and SIGINT stop it once running calls have finished (10 s at most).
 
 Exit codes:
   0  stopped by a signal
-  1  another failure
+  1  another failure; inspect: something is damaged
   2  a flag is wrong
   3  the address can't be listened on, for example because it is in use
   4  the data folder can't be used: in use by another process, damaged, not
@@ -42,22 +49,36 @@ Exit codes:
 struct Flags {
   ratequant::CommonFlags common;
   std::string data_dir;
+  std::string backup;
+  AllocatorOptions allocator;
+  uint64_t memory_mib = 64;
+  uint64_t store_mib = 1024;
+  double watch_patience = 30;
 };
+
+int ReportDataFolder(const absl::Status& status) {
+  std::cerr << kProgram << ": " << status.message() << "\n";
+  return ratequant::kExitDataFolder;
+}
+
+AllocatorOptions OptionsOf(const Flags& flags) {
+  AllocatorOptions options = flags.allocator;
+  options.threads = std::clamp<int>(std::thread::hardware_concurrency(), 2, 16);
+  options.memory_bytes = flags.memory_mib << 20;
+  options.store_bytes = flags.store_mib << 20;
+  options.watch_patience = std::chrono::milliseconds(
+      static_cast<int64_t>(flags.watch_patience * 1000));
+  return options;
+}
 
 int Run(const Flags& flags) {
   ratequant::ShutdownSignal signal;
   auto store = RocksDbStore::Open(flags.data_dir);
-  if (!store.ok()) {
-    std::cerr << kProgram << ": " << store.status().message() << "\n";
-    return ratequant::kExitDataFolder;
-  }
-  const int threads =
-      std::clamp<int>(std::thread::hardware_concurrency(), 2, 16);
-  auto allocator = Allocator::Create(*std::move(store), threads);
+  if (!store.ok()) return ReportDataFolder(store.status());
+  auto allocator = Allocator::Create(*std::move(store), OptionsOf(flags));
   if (!allocator.ok()) {
-    std::cerr << kProgram << ": data folder " << flags.data_dir << ": "
-              << allocator.status().message() << "\n";
-    return ratequant::kExitDataFolder;
+    return ReportDataFolder(ratequant::Annotate(
+        allocator.status(), "data folder " + flags.data_dir));
   }
   auto server =
       ratequant::Server::Start(flags.common.server, (*allocator)->services());
@@ -67,9 +88,63 @@ int Run(const Flags& flags) {
   spdlog::info("serving on {}, data in {}", (*server)->address(),
                flags.data_dir);
   spdlog::info("{}, stopping", signal.Wait() == SIGINT ? "SIGINT" : "SIGTERM");
+  (*allocator)->StopWatches();
   (*server)->Shutdown(kDrainTime);
   spdlog::info("stopped");
   return ratequant::kExitOk;
+}
+
+int RunInspect(const Flags& flags) {
+  const auto store = RocksDbStore::OpenReadOnly(flags.data_dir);
+  if (!store.ok()) return ReportDataFolder(store.status());
+  absl::Status sound = (*store)->Verify();
+  if (!sound.ok()) {
+    std::cerr << kProgram << ": " << sound.message() << "\n";
+    return ratequant::kExitFailure;
+  }
+  const auto found = ratequant::allocation::Inspect(**store);
+  if (!found.ok()) return ReportDataFolder(found.status());
+  std::cout << found->text;
+  for (const std::string& row : found->damaged) {
+    std::cout << "damaged: " << row << "\n";
+  }
+  return found->damaged.empty() ? ratequant::kExitOk : ratequant::kExitFailure;
+}
+
+int RunRestore(const Flags& flags) {
+  const absl::Status restored =
+      RocksDbStore::Restore(flags.backup, flags.data_dir);
+  if (!restored.ok()) return ReportDataFolder(restored);
+  std::cout << "restored " << flags.backup << " to " << flags.data_dir << "\n";
+  return ratequant::kExitOk;
+}
+
+void AddServingFlags(CLI::App& app, Flags* flags) {
+  ratequant::AddCommonFlags(app, &flags->common);
+  app.add_option("--backup-dir", flags->allocator.backup_dir,
+                 "Folder that `ratequant admin backup` makes backups in; "
+                 "without it there are none")
+      ->type_name("DIR");
+  app.add_option("--memory-mib", flags->memory_mib,
+                 "Most memory for answers that are kept ready")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("MIB")
+      ->capture_default_str();
+  app.add_option("--store-mib", flags->store_mib,
+                 "Most disk for bit maps that can be solved again; those with "
+                 "evaluations come on top")
+      ->check(CLI::Range(1, 1 << 24))
+      ->type_name("MIB")
+      ->capture_default_str();
+  app.add_option("--watch-patience", flags->watch_patience,
+                 "End a watcher that takes no message for so long")
+      ->check(CLI::Range(0.01, 86400.0))
+      ->type_name("SECONDS")
+      ->capture_default_str();
+}
+
+void AddDataDir(CLI::App& app, Flags* flags, const char* description) {
+  app.add_option("--data-dir", flags->data_dir, description)->type_name("DIR");
 }
 
 }  // namespace
@@ -79,14 +154,33 @@ int main(int argc, char** argv) {
   flags.common.server.address = "127.0.0.1:50061";
   CLI::App app(
       "Stores KV-cache calibrations and answers budget queries with bit maps "
-      "(gRPC: ratequant.v1.RegistryService, ratequant.v1.AllocationService).",
+      "(gRPC: ratequant.v1.RegistryService, AllocationService and "
+      "AdminService).",
       kProgram);
   app.footer(kFooter);
-  ratequant::AddCommonFlags(app, &flags.common);
-  app.add_option("--data-dir", flags.data_dir,
-                 "Folder for the database; made when it doesn't exist")
-      ->type_name("DIR")
-      ->required();
+  AddServingFlags(app, &flags);
+  AddDataDir(app, &flags,
+             "Folder for the database; made when it doesn't exist");
+  CLI::App* inspect = app.add_subcommand(
+      "inspect",
+      "Looks at a data folder or a backup without changing it, also while an "
+      "allocator serves it: checks every checksum and every row, and says what "
+      "is there");
+  AddDataDir(*inspect, &flags, "The folder (required)");
+  CLI::App* restore = app.add_subcommand(
+      "restore", "Makes a new data folder from a backup, once it is sound");
+  restore
+      ->add_option("--backup", flags.backup, "The backup's folder (required)")
+      ->type_name("DIR");
+  AddDataDir(*restore, &flags,
+             "The new folder; empty, or not there yet (required)");
+  app.require_subcommand(0, 1);
+  app.callback([&flags, restore] {
+    if (flags.data_dir.empty()) throw CLI::RequiredError("--data-dir");
+    if (restore->parsed() && flags.backup.empty()) {
+      throw CLI::RequiredError("--backup");
+    }
+  });
   if (const auto code = ratequant::ParseCommandLine(app, argc, argv)) {
     return *code;
   }
@@ -96,5 +190,7 @@ int main(int argc, char** argv) {
     std::cerr << kProgram << ": " << logging.message() << "\n";
     return ratequant::kExitUsage;
   }
+  if (inspect->parsed()) return RunInspect(flags);
+  if (restore->parsed()) return RunRestore(flags);
   return Run(flags);
 }

@@ -1,48 +1,26 @@
 #include "services/allocation/registry.h"
 
 #include <algorithm>
-#include <limits>
+#include <set>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "services/allocation/calibration_check.h"
-#include "services/allocation/page_token.h"
+#include "services/allocation/evaluation_check.h"
+#include "services/allocation/page.h"
+#include "services/allocation/store/keys.h"
+#include "services/allocation/timestamp.h"
 #include "services/common/canonical.h"
+#include "services/common/quantizers.h"
 #include "services/common/status.h"
 
 namespace ratequant::allocation {
 namespace {
 
-// Keys are persisted: do not change.
-//   calibrations  d/{model}/{id}          the calibration
-//                 h/{model}/{age}/{id}    its header, newest first
-//   models        {model}                 the model
-//   bit_maps      {model}/{id}/{query}    a map solved from calibration id
-constexpr char kHeaderPrefix[] = "h/";
-
 constexpr size_t kParsedBytes = 64 << 20;
-
-std::string DataKey(const ChildName& name) {
-  return absl::StrCat("d/", name.model, "/", name.id);
-}
-
-std::string HeaderPrefix(absl::string_view model) {
-  return absl::StrCat(kHeaderPrefix, model, "/");
-}
-
-// {age} counts down with time, in digits that sort like the number.
-std::string HeaderKey(const ChildName& name, absl::Time created) {
-  const int64_t age =
-      std::numeric_limits<int64_t>::max() - absl::ToUnixMicros(created);
-  return absl::StrFormat("%s%020d/%s", HeaderPrefix(name.model), age, name.id);
-}
-
-std::string BitMapPrefix(const ChildName& name) {
-  return absl::StrCat(name.model, "/", name.id, "/");
-}
 
 absl::Status Corrupt(absl::string_view what) {
   return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT",
@@ -62,16 +40,27 @@ absl::Status CalibrationNotFound(const ChildName& name) {
                    {{"calibration", full}});
 }
 
-absl::Time GetTime(const google::protobuf::Timestamp& time) {
-  return absl::FromUnixSeconds(time.seconds()) +
-         absl::Nanoseconds(time.nanos());
+absl::Status BitMapNotFound(const char* field, const std::string& name) {
+  return MakeError(absl::StatusCode::kNotFound, "BIT_MAP_NOT_FOUND",
+                   absl::StrCat(field, ": no bit map '", name,
+                                "' is stored; ask for it again with GetBitMap"),
+                   {{"field", field}, {"bit_map", name}});
 }
 
-void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
-  const int64_t seconds = absl::ToUnixSeconds(time);
-  out->set_seconds(seconds);
-  out->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
+absl::Status EvaluationNotFound(const std::string& name) {
+  return MakeError(absl::StatusCode::kNotFound, "EVALUATION_NOT_FOUND",
+                   absl::StrCat("no evaluation '", name, "'"),
+                   {{"evaluation", name}});
+}
+
+// What a page token of a listing is bound to: everything but the page.
+template <typename Request>
+absl::StatusOr<std::string> ListScope(const char* method, Request request) {
+  request.clear_page_size();
+  request.clear_page_token();
+  absl::StatusOr<std::string> bytes = CanonicalBytes(request);
+  if (!bytes.ok()) return bytes.status();
+  return absl::StrCat(method, " ", *bytes);
 }
 
 // What listings show: everything but statistics and arrays.
@@ -93,6 +82,14 @@ v1::Calibration MakeHeader(const v1::Calibration& calibration) {
   return header;
 }
 
+bool Measured(const v1::Calibration& header, const v1::Quantizer& quantizer) {
+  return std::any_of(header.tables().begin(), header.tables().end(),
+                     [&](const v1::DistortionTable& table) {
+                       return CompareQuantizers(table.quantizer(), quantizer) ==
+                              0;
+                     });
+}
+
 // The model as it is with `newest` (a header or a whole calibration) as its
 // newest of `count` calibrations.
 v1::Model MakeModel(const std::string& model, const v1::Calibration& newest,
@@ -109,14 +106,20 @@ v1::Model MakeModel(const std::string& model, const v1::Calibration& newest,
 }  // namespace
 
 Registry::Registry(Store* store, std::function<absl::Time()> clock)
-    : store_(store), clock_(std::move(clock)), parsed_(kParsedBytes) {}
+    : store_(store),
+      clock_(std::move(clock)),
+      evaluations_(store),
+      parsed_(kParsedBytes) {}
 
-absl::StatusOr<std::unique_ptr<Registry>> Registry::Open(
-    Store* store, std::function<absl::Time()> clock) {
+absl::StatusOr<std::unique_ptr<Registry>> Registry::Open(Store* store,
+                                                         Options options) {
   auto registry =
-      std::unique_ptr<Registry>(new Registry(store, std::move(clock)));
+      std::unique_ptr<Registry>(new Registry(store, std::move(options.clock)));
   absl::Status loaded = registry->Load();
   if (!loaded.ok()) return loaded;
+  auto bit_maps = BitMapTable::Open(store, options.bit_map_bytes);
+  if (!bit_maps.ok()) return bit_maps.status();
+  registry->bit_maps_ = *std::move(bit_maps);
   return registry;
 }
 
@@ -209,21 +212,26 @@ absl::StatusOr<std::shared_ptr<const v1::Calibration>> Registry::Create(
   const size_t count = before.ok() ? before->by_age.size() + 1 : 1;
   const v1::Model updated = MakeModel(model, calibration, count);
   const std::string header_key = HeaderKey(name, created);
-  absl::Status written = store_->Write(
-      {{Table::kCalibrations, DataKey(name), calibration.SerializeAsString()},
-       {Table::kCalibrations, header_key,
-        MakeHeader(calibration).SerializeAsString()},
-       {Table::kModels, model, updated.SerializeAsString()}},
-      Durability::kSynced);
+  absl::Status written =
+      store_->Write({{Table::kCalibrations, CalibrationKey(name),
+                      calibration.SerializeAsString()},
+                     {Table::kCalibrations, header_key,
+                      MakeHeader(calibration).SerializeAsString()},
+                     {Table::kModels, model, updated.SerializeAsString()}},
+                    Durability::kSynced);
   if (!written.ok()) return written;
 
   auto stored = std::make_shared<const v1::Calibration>(std::move(calibration));
   parsed_.Put(stored->name(), stored, stored->ByteSizeLong());
-  std::unique_lock<std::shared_mutex> lock(index_mutex_);
-  ModelEntry& entry = models_[model];
-  entry.model = updated;
-  entry.by_age[header_key] = name.id;
-  entry.key_of[name.id] = header_key;
+  {
+    std::unique_lock<std::shared_mutex> lock(index_mutex_);
+    ModelEntry& entry = models_[model];
+    entry.model = updated;
+    entry.by_age[header_key] = name.id;
+    entry.key_of[name.id] = header_key;
+    if (count == 1) entry.evaluation_state = ++evaluation_states_;
+  }
+  Notify(model);
   return stored;
 }
 
@@ -232,7 +240,7 @@ absl::StatusOr<std::shared_ptr<const v1::Calibration>> Registry::Get(
   const std::string full = CalibrationName(name.model, name.id);
   if (auto parsed = parsed_.Get(full)) return parsed;
   absl::StatusOr<std::optional<std::string>> bytes =
-      store_->Get(Table::kCalibrations, DataKey(name));
+      store_->Get(Table::kCalibrations, CalibrationKey(name));
   if (!bytes.ok()) return bytes.status();
   if (!bytes->has_value()) return CalibrationNotFound(name);
   auto calibration = std::make_shared<v1::Calibration>();
@@ -243,51 +251,87 @@ absl::StatusOr<std::shared_ptr<const v1::Calibration>> Registry::Get(
   return std::shared_ptr<const v1::Calibration>(std::move(calibration));
 }
 
-absl::Status Registry::Delete(const ChildName& name) {
+absl::Status Registry::Delete(const ChildName& name, bool force) {
   std::lock_guard<std::mutex> write(write_mutex_);
   absl::StatusOr<ChildName> exists = Resolve(name);
   if (!exists.ok()) return exists.status();
   absl::StatusOr<ModelEntry> entry = FindModel(name.model);
   if (!entry.ok()) return entry.status();
-  const std::string header_key = entry->key_of[name.id];
-  entry->key_of.erase(name.id);
-  entry->by_age.erase(header_key);
 
-  std::vector<Mutation> mutations = {
-      {Table::kCalibrations, DataKey(name), std::nullopt},
-      {Table::kCalibrations, header_key, std::nullopt},
-      {Table::kModels, name.model, std::nullopt}};
-  if (!entry->by_age.empty()) {
-    const auto& [newest_key, newest_id] = *entry->by_age.begin();
-    const auto bytes = store_->Get(Table::kCalibrations, newest_key);
-    if (!bytes.ok()) return bytes.status();
-    v1::Calibration newest;
-    if (!bytes->has_value() || !newest.ParseFromString(**bytes)) {
-      return Corrupt(absl::StrCat("calibration header ", newest_key));
-    }
-    entry->model = MakeModel(name.model, newest, entry->by_age.size());
-    mutations.back().value = entry->model.SerializeAsString();
-  }
-  absl::Status scanned = store_->Scan(
-      Table::kBitMaps, BitMapPrefix(name), "",
-      [&](absl::string_view key, absl::string_view) {
-        mutations.push_back({Table::kBitMaps, std::string(key), std::nullopt});
-        return true;
-      });
-  if (!scanned.ok()) return scanned;
-  absl::Status written = store_->Write(mutations, Durability::kSynced);
-  if (!written.ok()) return written;
+  BitMapTable::Change change;
+  std::vector<std::string> kept;
+  absl::Status status = bit_maps_->RemoveAll(name, &change, &kept);
+  if (!status.ok()) return status;
+  status = RemoveEvaluations(name, kept, force, &change.mutations);
+  if (!status.ok()) return status;
+  status = RemoveCalibrationRows(name, &*entry, &change.mutations);
+  if (!status.ok()) return status;
+  status = Write(change, Durability::kSynced);
+  if (!status.ok()) return status;
 
   {
     std::unique_lock<std::shared_mutex> lock(index_mutex_);
     if (entry->by_age.empty()) {
       models_.erase(name.model);
     } else {
+      entry->evaluation_state = ++evaluation_states_;
       models_[name.model] = *std::move(entry);
     }
   }
   parsed_.Remove(CalibrationName(name.model, name.id));
+  Notify(name.model);
   return absl::OkStatus();
+}
+
+// Takes the calibration out of `entry` and adds the changes that do the same in
+// the store.
+absl::Status Registry::RemoveCalibrationRows(
+    const ChildName& name, ModelEntry* entry,
+    std::vector<Mutation>* mutations) const {
+  const std::string header_key = entry->key_of[name.id];
+  entry->key_of.erase(name.id);
+  entry->by_age.erase(header_key);
+  mutations->push_back(
+      {Table::kCalibrations, CalibrationKey(name), std::nullopt});
+  mutations->push_back({Table::kCalibrations, header_key, std::nullopt});
+  mutations->push_back({Table::kModels, name.model, std::nullopt});
+  if (entry->by_age.empty()) return absl::OkStatus();
+  const std::string& newest_key = entry->by_age.begin()->first;
+  const auto bytes = store_->Get(Table::kCalibrations, newest_key);
+  if (!bytes.ok()) return bytes.status();
+  v1::Calibration newest;
+  if (!bytes->has_value() || !newest.ParseFromString(**bytes)) {
+    return Corrupt(absl::StrCat("calibration header ", newest_key));
+  }
+  entry->model = MakeModel(name.model, newest, entry->by_age.size());
+  mutations->back().value = entry->model.SerializeAsString();
+  return absl::OkStatus();
+}
+
+absl::Status Registry::RemoveEvaluations(
+    const ChildName& calibration, const std::vector<std::string>& maps,
+    bool force, std::vector<Mutation>* mutations) const {
+  size_t count = 0;
+  for (const std::string& map :
+       std::set<std::string>(maps.begin(), maps.end())) {
+    const auto all = evaluations_.All({calibration.model, map});
+    if (!all.ok()) return all.status();
+    count += all->size();
+    for (const v1::Evaluation& evaluation : *all) {
+      EvaluationTable::Remove(evaluation, mutations);
+    }
+  }
+  if (count == 0 || force) return absl::OkStatus();
+  const std::string name = CalibrationName(calibration.model, calibration.id);
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, "CALIBRATION_IN_USE",
+      absl::StrCat(count,
+                   " evaluations are of bit maps solved "
+                   "from ",
+                   name,
+                   "; delete it with force, which deletes them "
+                   "too"),
+      {{"calibration", name}, {"evaluations", absl::StrCat(count)}});
 }
 
 absl::StatusOr<Registry::ModelEntry> Registry::FindModel(
@@ -311,33 +355,33 @@ absl::StatusOr<ChildName> Registry::Resolve(const ChildName& name) const {
 }
 
 absl::StatusOr<v1::ListCalibrationsResponse> Registry::ListCalibrations(
-    const std::string& model, int page_size,
-    const std::string& page_token) const {
-  const absl::StatusOr<int> size = PageSize(page_size);
-  if (!size.ok()) return size.status();
-  const std::string scope = absl::StrCat("ListCalibrations ", model);
-  const absl::StatusOr<std::string> after = ParsePageToken(scope, page_token);
-  if (!after.ok()) return after.status();
+    const std::string& model,
+    const v1::ListCalibrationsRequest& request) const {
+  std::optional<v1::Quantizer> quantizer;
+  if (request.has_quantizer()) {
+    auto canonical = CanonicalQuantizer(request.quantizer(), "quantizer");
+    if (!canonical.ok()) return canonical.status();
+    quantizer = *std::move(canonical);
+  }
+  const absl::StatusOr<std::string> scope =
+      ListScope("ListCalibrations", request);
+  if (!scope.ok()) return scope.status();
+  const auto matches = [&](const v1::Calibration& header) {
+    const absl::Time created = GetTime(header.create_time());
+    return (!request.has_create_time_from() ||
+            created >= GetTime(request.create_time_from())) &&
+           (!request.has_create_time_before() ||
+            created < GetTime(request.create_time_before())) &&
+           (!quantizer.has_value() || Measured(header, *quantizer));
+  };
+  auto page = ListRows<v1::ListCalibrationsResponse>(
+      *store_, Table::kCalibrations, HeaderPrefix(model), *scope,
+      request.page_size(), request.page_token(),
+      [](auto* response) { return response->mutable_calibrations(); }, matches);
+  if (!page.ok()) return page;
   const absl::StatusOr<v1::Model> exists = GetModel(model);
   if (!exists.ok()) return exists.status();
-
-  v1::ListCalibrationsResponse response;
-  std::string last;
-  bool more = false, bad = false;
-  absl::Status scanned =
-      store_->Scan(Table::kCalibrations, HeaderPrefix(model), *after,
-                   [&](absl::string_view key, absl::string_view value) {
-                     more = response.calibrations_size() == *size;
-                     if (more) return false;
-                     bad = !response.add_calibrations()->ParseFromArray(
-                         value.data(), static_cast<int>(value.size()));
-                     last = std::string(key);
-                     return !bad;
-                   });
-  if (!scanned.ok()) return scanned;
-  if (bad) return Corrupt(absl::StrCat("calibration header ", last));
-  if (more) response.set_next_page_token(MakePageToken(scope, last));
-  return response;
+  return page;
 }
 
 absl::StatusOr<v1::Model> Registry::GetModel(const std::string& model) const {
@@ -348,37 +392,38 @@ absl::StatusOr<v1::Model> Registry::GetModel(const std::string& model) const {
 }
 
 absl::StatusOr<v1::ListModelsResponse> Registry::ListModels(
-    int page_size, const std::string& page_token) const {
-  const absl::StatusOr<int> size = PageSize(page_size);
+    const v1::ListModelsRequest& request) const {
+  const absl::StatusOr<int> size = PageSize(request.page_size());
   if (!size.ok()) return size.status();
-  constexpr char kScope[] = "ListModels";
-  const absl::StatusOr<std::string> after = ParsePageToken(kScope, page_token);
+  const absl::StatusOr<std::string> scope = ListScope("ListModels", request);
+  if (!scope.ok()) return scope.status();
+  const absl::StatusOr<std::string> after =
+      ParsePageToken(*scope, request.page_token());
   if (!after.ok()) return after.status();
   v1::ListModelsResponse response;
   std::shared_lock<std::shared_mutex> lock(index_mutex_);
-  auto model = models_.upper_bound(*after);
-  for (; model != models_.end() && response.models_size() < *size; ++model) {
+  const auto listed = [&](auto model) {
+    return model != models_.end() &&
+           absl::StartsWith(model->first, request.id_prefix());
+  };
+  auto model = *after < request.id_prefix()
+                   ? models_.lower_bound(request.id_prefix())
+                   : models_.upper_bound(*after);
+  for (; listed(model) && response.models_size() < *size; ++model) {
     *response.add_models() = model->second.model;
   }
-  if (model != models_.end() && response.models_size() > 0) {
+  if (listed(model)) {
     response.set_next_page_token(
-        MakePageToken(kScope, std::prev(model)->first));
+        MakePageToken(*scope, std::prev(model)->first));
   }
   return response;
 }
 
-absl::StatusOr<std::optional<v1::BitMap>> Registry::GetBitMap(
-    const ChildName& calibration, const std::string& key) const {
-  absl::StatusOr<std::optional<std::string>> bytes =
-      store_->Get(Table::kBitMaps, BitMapPrefix(calibration) + key);
-  if (!bytes.ok()) return bytes.status();
-  if (!bytes->has_value()) return std::optional<v1::BitMap>();
-  v1::BitMap map;
-  if (!map.ParseFromString(**bytes)) {
-    return Corrupt(absl::StrCat(
-        "a bit map of ", CalibrationName(calibration.model, calibration.id)));
-  }
-  return std::optional<v1::BitMap>(std::move(map));
+absl::Status Registry::Write(const BitMapTable::Change& change,
+                             Durability durability) {
+  absl::Status written = store_->Write(change.mutations, durability);
+  if (written.ok()) bit_maps_->Apply(change);
+  return written;
 }
 
 absl::Status Registry::PutBitMap(const ChildName& calibration,
@@ -387,10 +432,138 @@ absl::Status Registry::PutBitMap(const ChildName& calibration,
   std::lock_guard<std::mutex> write(write_mutex_);
   absl::StatusOr<ChildName> exists = Resolve(calibration);
   if (!exists.ok()) return exists.status();
+  BitMapTable::Change change;
+  absl::Status status = bit_maps_->Put(calibration, key, map, &change);
   // A lost bit map is solved again: no need to wait for the disk.
-  return store_->Write({{Table::kBitMaps, BitMapPrefix(calibration) + key,
-                         map.SerializeAsString()}},
-                       Durability::kBuffered);
+  return status.ok() ? Write(change, Durability::kBuffered) : status;
+}
+
+absl::StatusOr<v1::BitMap> Registry::FindMap(const ChildName& map,
+                                             const char* field) const {
+  absl::StatusOr<std::optional<v1::BitMap>> found = bit_maps_->Find(map);
+  if (!found.ok()) return found.status();
+  if (!found->has_value()) {
+    return BitMapNotFound(field, BitMapName(map.model, map.id));
+  }
+  return **std::move(found);
+}
+
+absl::StatusOr<v1::Evaluation> Registry::RecordEvaluation(
+    const ChildName& map, v1::Evaluation evaluation) {
+  const auto uniform = ParseBitMapName(evaluation.uniform_bit_map(),
+                                       "evaluation.uniform_bit_map");
+  if (!uniform.ok()) return uniform.status();
+  std::lock_guard<std::mutex> write(write_mutex_);
+  const absl::StatusOr<v1::BitMap> measured = FindMap(map, "bit_map");
+  if (!measured.ok()) return measured.status();
+  const absl::StatusOr<v1::BitMap> compared =
+      FindMap(*uniform, "evaluation.uniform_bit_map");
+  if (!compared.ok()) return compared.status();
+  absl::Status valid = CheckEvaluation(evaluation, *measured, *compared);
+  if (!valid.ok()) return valid;
+
+  const std::string claimed = evaluation.name();
+  evaluation.set_name(measured->name());
+  evaluation.clear_create_time();
+  const absl::StatusOr<std::string> digest = CanonicalDigest(evaluation);
+  if (!digest.ok()) {
+    return FieldError("INVALID_EVALUATION", "evaluation",
+                      digest.status().message());
+  }
+  const EvaluationName name = {map, *digest};
+  evaluation.set_name(EvaluationNameText(name));
+  if (!claimed.empty() && claimed != evaluation.name()) {
+    return FieldError("DIGEST_MISMATCH", "evaluation.name",
+                      absl::StrCat("is '", claimed, "', but the content is '",
+                                   evaluation.name(), "'"),
+                      {{"claimed", claimed}, {"computed", evaluation.name()}});
+  }
+  absl::StatusOr<std::optional<v1::Evaluation>> stored = evaluations_.Get(name);
+  if (!stored.ok()) return stored.status();
+  if (stored->has_value()) return **std::move(stored);
+
+  absl::StatusOr<absl::Time> created = NextEvaluationTime(map, *uniform);
+  if (!created.ok()) return created.status();
+  SetTime(*created, evaluation.mutable_create_time());
+  BitMapTable::Change change;
+  EvaluationTable::Add(evaluation, &change.mutations);
+  for (const ChildName& kept : {map, *uniform}) {
+    absl::Status status = bit_maps_->Keep(kept, &change);
+    if (!status.ok()) return status;
+    if (map.id == uniform->id) break;
+  }
+  absl::Status written = Write(change, Durability::kSynced);
+  if (!written.ok()) return written;
+  EvaluationsChanged(map.model);
+  return evaluation;
+}
+
+// Later than what measured the same maps before, whatever the clock does: the
+// newest is the one that was recorded last.
+absl::StatusOr<absl::Time> Registry::NextEvaluationTime(
+    const ChildName& map, const ChildName& uniform) const {
+  absl::Time next = absl::FromUnixMicros(absl::ToUnixMicros(clock_()));
+  for (const ChildName& measured : {map, uniform}) {
+    const auto newest = evaluations_.Newest(measured);
+    if (!newest.ok()) return newest.status();
+    if (!newest->has_value()) continue;
+    next = std::max(next,
+                    GetTime((*newest)->create_time()) + absl::Microseconds(1));
+  }
+  return next;
+}
+
+absl::Status Registry::DeleteEvaluation(const EvaluationName& name) {
+  std::lock_guard<std::mutex> write(write_mutex_);
+  const auto found = evaluations_.Get(name);
+  if (!found.ok()) return found.status();
+  if (!found->has_value()) return EvaluationNotFound(EvaluationNameText(name));
+  const v1::Evaluation& gone = **found;
+  const auto uniform = ParseBitMapName(gone.uniform_bit_map(), "uniform");
+  if (!uniform.ok()) return uniform.status();
+  BitMapTable::Change change;
+  EvaluationTable::Remove(gone, &change.mutations);
+  absl::Status status = ReleaseUnlessMeasured(name.map, gone, &change);
+  if (status.ok() && uniform->id != name.map.id) {
+    status = ReleaseUnlessMeasured(*uniform, gone, &change);
+  }
+  if (status.ok()) status = Write(change, Durability::kSynced);
+  if (status.ok()) EvaluationsChanged(name.map.model);
+  return status;
+}
+
+absl::Status Registry::ReleaseUnlessMeasured(const ChildName& map,
+                                             const v1::Evaluation& gone,
+                                             BitMapTable::Change* change) {
+  const absl::StatusOr<bool> others = evaluations_.AnyBut(map, gone);
+  if (!others.ok()) return others.status();
+  return *others ? absl::OkStatus() : bit_maps_->Release(map, change);
+}
+
+absl::StatusOr<v1::ListEvaluationsResponse> Registry::ListEvaluations(
+    const ChildName& parent, int page_size,
+    const std::string& page_token) const {
+  const absl::StatusOr<v1::Model> exists = GetModel(parent.model);
+  if (!exists.ok()) return exists.status();
+  return evaluations_.List(parent, page_size, page_token);
+}
+
+uint64_t Registry::EvaluationState(const std::string& model) const {
+  std::shared_lock<std::shared_mutex> lock(index_mutex_);
+  const auto found = models_.find(model);
+  return found == models_.end() ? 0 : found->second.evaluation_state;
+}
+
+void Registry::EvaluationsChanged(const std::string& model) {
+  {
+    std::unique_lock<std::shared_mutex> lock(index_mutex_);
+    models_[model].evaluation_state = ++evaluation_states_;
+  }
+  Notify(model);
+}
+
+void Registry::Notify(const std::string& model) const {
+  if (listener_ != nullptr) listener_(model);
 }
 
 }  // namespace ratequant::allocation

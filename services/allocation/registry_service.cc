@@ -64,9 +64,16 @@ absl::Status Delete(Registry* registry,
                       "'latest' can't be deleted, it may have changed since "
                       "you looked; give the full name");
   }
-  absl::Status deleted = registry->Delete(*name);
+  absl::Status deleted = registry->Delete(*name, request.force());
   if (deleted.ok()) spdlog::info("deleted {}", request.name());
   return deleted;
+}
+
+// A bit map, or all of a model's: its id is empty then.
+absl::StatusOr<ChildName> EvaluationsParent(const std::string& parent) {
+  const auto model = ParseModelName(parent, "parent");
+  if (model.ok()) return ChildName{*model, ""};
+  return ParseBitMapName(parent, "parent");
 }
 
 }  // namespace
@@ -100,9 +107,7 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::ListCalibrations(
            [this](const auto& in, auto* out) {
              const auto model = ParseModelName(in.parent(), "parent");
              if (!model.ok()) return model.status();
-             return Answer(registry_->ListCalibrations(*model, in.page_size(),
-                                                       in.page_token()),
-                           out);
+             return Answer(registry_->ListCalibrations(*model, in), out);
            });
   return reactor;
 }
@@ -136,8 +141,37 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::ListModels(
   auto* reactor = context->DefaultReactor();
   HandleOn(executor_, context, reactor, request, response,
            [this](const auto& in, auto* out) {
-             return Answer(
-                 registry_->ListModels(in.page_size(), in.page_token()), out);
+             return Answer(registry_->ListModels(in), out);
+           });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::ListEvaluations(
+    grpc::CallbackServerContext* context,
+    const v1::ListEvaluationsRequest* request,
+    v1::ListEvaluationsResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto* out) {
+             const auto parent = EvaluationsParent(in.parent());
+             if (!parent.ok()) return parent.status();
+             return Answer(registry_->ListEvaluations(*parent, in.page_size(),
+                                                      in.page_token()),
+                           out);
+           });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::DeleteEvaluation(
+    grpc::CallbackServerContext* context,
+    const v1::DeleteEvaluationRequest* request,
+    google::protobuf::Empty* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto*) {
+             const auto name = ParseEvaluationName(in.name(), "name");
+             if (!name.ok()) return name.status();
+             return registry_->DeleteEvaluation(*name);
            });
   return reactor;
 }

@@ -36,6 +36,14 @@ class RegistryServiceImpl : public v1::RegistryService::CallbackService {
       grpc::CallbackServerContext* context,
       const v1::ListModelsRequest* request,
       v1::ListModelsResponse* response) override;
+  grpc::ServerUnaryReactor* ListEvaluations(
+      grpc::CallbackServerContext* context,
+      const v1::ListEvaluationsRequest* request,
+      v1::ListEvaluationsResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteEvaluation(
+      grpc::CallbackServerContext* context,
+      const v1::DeleteEvaluationRequest* request,
+      google::protobuf::Empty* response) override;
 
  private:
   Registry* const registry_;

@@ -66,6 +66,11 @@ std::string BitMapName(absl::string_view model, absl::string_view id) {
   return absl::StrCat("models/", model, "/bitMaps/", id);
 }
 
+std::string EvaluationNameText(const EvaluationName& evaluation) {
+  return absl::StrCat(BitMapName(evaluation.map.model, evaluation.map.id),
+                      "/evaluations/", evaluation.id);
+}
+
 absl::StatusOr<std::string> ParseModelName(absl::string_view name,
                                            absl::string_view field) {
   const std::vector<absl::string_view> parts = absl::StrSplit(name, '/');
@@ -96,6 +101,20 @@ absl::StatusOr<ChildName> ParseBitMapName(absl::string_view name,
   return BadName(name, field,
                  "models/{model}/bitMaps/{bit_map} with 64 lower-case "
                  "hexadecimal digits");
+}
+
+absl::StatusOr<EvaluationName> ParseEvaluationName(absl::string_view name,
+                                                   absl::string_view field) {
+  constexpr absl::string_view kCollection = "/evaluations/";
+  const size_t end = name.find(kCollection);
+  if (end != absl::string_view::npos) {
+    const auto map = ParseBitMapName(name.substr(0, end), field);
+    const absl::string_view id = name.substr(end + kCollection.size());
+    if (map.ok() && IsDigest(id)) return EvaluationName{*map, std::string(id)};
+  }
+  return BadName(name, field,
+                 "models/{model}/bitMaps/{bit_map}/evaluations/{evaluation} "
+                 "with ids of 64 lower-case hexadecimal digits");
 }
 
 }  // namespace ratequant

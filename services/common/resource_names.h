@@ -2,7 +2,9 @@
 #define RATEQUANT_SERVICES_COMMON_RESOURCE_NAMES_H_
 
 // Resource names: `models/{model}`, `models/{model}/calibrations/{id}`,
-// `models/{model}/bitMaps/{id}`. All functions are thread-safe.
+// `models/{model}/bitMaps/{id}`,
+// `models/{model}/bitMaps/{id}/evaluations/{id}`. All functions are
+// thread-safe.
 
 #include <string>
 
@@ -20,6 +22,12 @@ struct ChildName {
   std::string id;
 };
 
+// A name of an evaluation: the map it was recorded for, and its own id.
+struct EvaluationName {
+  ChildName map;
+  std::string id;
+};
+
 // True for `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`.
 bool IsModelId(absl::string_view id);
 
@@ -33,6 +41,9 @@ std::string CalibrationName(absl::string_view model, absl::string_view id);
 // "models/{model}/bitMaps/{id}".
 std::string BitMapName(absl::string_view model, absl::string_view id);
 
+// "models/{model}/bitMaps/{map}/evaluations/{id}".
+std::string EvaluationNameText(const EvaluationName& evaluation);
+
 // Parse a name; `field` is the request's field it came in, for the error:
 // INVALID_ARGUMENT INVALID_NAME with a violation of `field`. ParseModelName
 // answers with the model id. ParseCalibrationName takes a digest or "latest".
@@ -42,6 +53,8 @@ absl::StatusOr<ChildName> ParseCalibrationName(absl::string_view name,
                                                absl::string_view field);
 absl::StatusOr<ChildName> ParseBitMapName(absl::string_view name,
                                           absl::string_view field);
+absl::StatusOr<EvaluationName> ParseEvaluationName(absl::string_view name,
+                                                   absl::string_view field);
 
 }  // namespace ratequant
 

@@ -8,7 +8,6 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 
 namespace ratequant {
 namespace {
@@ -16,6 +15,8 @@ namespace {
 constexpr char kTypePrefix[] = "type.googleapis.com/";
 constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
+
+constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 
 // HTTP/2 trailers are limited to 8 KiB by default; the message travels twice
 // (once percent-encoded: up to three bytes for one), the details once in
@@ -132,6 +133,16 @@ absl::Status Annotate(const absl::Status& status, absl::string_view context) {
   return annotated;
 }
 
+absl::Status WithRetryDelay(absl::Status status, absl::Duration delay) {
+  google::rpc::RetryInfo info;
+  const int64_t seconds = absl::ToInt64Seconds(delay);
+  info.mutable_retry_delay()->set_seconds(seconds);
+  info.mutable_retry_delay()->set_nanos(static_cast<int32_t>(
+      absl::ToInt64Nanoseconds(delay - absl::Seconds(seconds))));
+  status.SetPayload(kRetryInfoUrl, absl::Cord(info.SerializeAsString()));
+  return status;
+}
+
 std::string ErrorReason(const absl::Status& status) {
   const auto info = Payload<google::rpc::ErrorInfo>(status, kErrorInfoUrl);
   return info.has_value() ? info->reason() : "";
@@ -153,8 +164,7 @@ std::vector<FieldViolation> FieldViolations(const absl::Status& status) {
   return violations;
 }
 
-grpc::Status ToGrpcStatus(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
+google::rpc::Status ToProto(const absl::Status& status) {
   google::rpc::Status wire;
   wire.set_code(static_cast<int>(status.code()));
   wire.set_message(SafeText(status.message(), kMaxMessageBytes));
@@ -176,20 +186,33 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
     }
     add(url, bytes);
   });
+  return wire;
+}
+
+grpc::Status ToGrpcStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const google::rpc::Status wire = ToProto(status);
   return grpc::Status(static_cast<grpc::StatusCode>(wire.code()),
                       wire.message(), wire.SerializeAsString());
 }
 
-absl::Status FromGrpcStatus(const grpc::Status& status) {
-  if (status.ok()) return absl::OkStatus();
-  absl::Status result(static_cast<absl::StatusCode>(status.error_code()),
-                      status.error_message());
-  google::rpc::Status wire;
-  if (!wire.ParseFromString(status.error_details())) return result;
-  for (const auto& detail : wire.details()) {
+absl::Status FromProto(const google::rpc::Status& status) {
+  absl::Status result(static_cast<absl::StatusCode>(status.code()),
+                      status.message());
+  for (const auto& detail : status.details()) {
     result.SetPayload(detail.type_url(), absl::Cord(detail.value()));
   }
   return result;
+}
+
+absl::Status FromGrpcStatus(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  google::rpc::Status wire;
+  const bool detailed = wire.ParseFromString(status.error_details());
+  if (!detailed) wire.Clear();
+  wire.set_code(static_cast<int>(status.error_code()));
+  wire.set_message(status.error_message());
+  return FromProto(wire);
 }
 
 }  // namespace ratequant

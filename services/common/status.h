@@ -16,6 +16,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "google/rpc/status.pb.h"
 #include "grpcpp/support/status.h"
 
 namespace ratequant {
@@ -53,6 +55,9 @@ absl::Status FieldError(absl::string_view reason, absl::string_view field,
 // `status` with its message preceded by "context: ". Payloads stay.
 absl::Status Annotate(const absl::Status& status, absl::string_view context);
 
+// `status` with a google.rpc.RetryInfo: try again after `delay`.
+absl::Status WithRetryDelay(absl::Status status, absl::Duration delay);
+
 // Reason of the ErrorInfo in `status`, empty when there is none.
 std::string ErrorReason(const absl::Status& status);
 
@@ -67,9 +72,13 @@ std::vector<FieldViolation> FieldViolations(const absl::Status& status);
 // more than 8 KiB).
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
+// For an error inside a response: the same, as a message.
+google::rpc::Status ToProto(const absl::Status& status);
+
 // For clients and tests: the inverse. A status without details keeps code and
 // message.
 absl::Status FromGrpcStatus(const grpc::Status& status);
+absl::Status FromProto(const google::rpc::Status& status);
 
 }  // namespace ratequant
 

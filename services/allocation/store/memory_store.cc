@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "absl/strings/match.h"
+#include "services/common/status.h"
 
 namespace ratequant::allocation {
 
@@ -40,6 +41,11 @@ absl::Status MemoryStore::Write(const std::vector<Mutation>& mutations,
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status MemoryStore::Backup(const std::string&) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "BACKUPS_DISABLED",
+                   "this store is in memory; only one on disk can be copied");
 }
 
 }  // namespace ratequant::allocation

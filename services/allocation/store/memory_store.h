@@ -21,12 +21,13 @@ class MemoryStore : public Store {
                     const Visitor& visit) const override;
   absl::Status Write(const std::vector<Mutation>& mutations,
                      Durability durability) override;
+  absl::Status Backup(const std::string& folder) override;
 
  private:
   using Rows = std::map<std::string, std::string>;
 
   mutable std::mutex mutex_;
-  std::array<Rows, 3> tables_;  // guarded by mutex_
+  std::array<Rows, kTables> tables_;  // guarded by mutex_
 };
 
 }  // namespace ratequant::allocation

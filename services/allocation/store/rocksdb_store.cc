@@ -1,7 +1,6 @@
 #include "services/allocation/store/rocksdb_store.h"
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <filesystem>
 #include <system_error>
@@ -10,19 +9,18 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "rocksdb/options.h"
-#include "rocksdb/table.h"
+#include "rocksdb/utilities/checkpoint.h"
 #include "rocksdb/write_batch.h"
+#include "services/allocation/store/folder_copy.h"
+#include "services/allocation/store/migration.h"
+#include "services/allocation/store/rocksdb_options.h"
 #include "services/common/status.h"
 #include "spdlog/spdlog.h"
 
 namespace ratequant::allocation {
 namespace {
 
-// Persisted: do not change. In the order of Table, after RocksDB's default.
-constexpr std::array<const char*, 4> kFamilies = {"default", "calibrations",
-                                                  "models", "bit_maps"};
 constexpr char kSchemaKey[] = "schema";
-constexpr int kSchema = 1;
 
 absl::Status FolderError(const char* reason, const std::string& folder,
                          absl::string_view what) {
@@ -52,8 +50,10 @@ absl::Status OpenError(const rocksdb::Status& status,
   return FolderError("DATA_FOLDER_UNUSABLE", folder, text);
 }
 
-absl::Status StoreError(const rocksdb::Status& status) {
-  const std::string text = status.ToString();
+// What failed is named: "reading bit_maps m/1f…".
+absl::Status StoreError(const rocksdb::Status& status,
+                        absl::string_view doing) {
+  const std::string text = absl::StrCat(doing, ": ", status.ToString());
   if (status.IsNoSpace()) {
     return MakeError(absl::StatusCode::kResourceExhausted, "STORE_FULL",
                      absl::StrCat("no room left to store this; nothing was "
@@ -69,30 +69,13 @@ absl::Status StoreError(const rocksdb::Status& status) {
       absl::StrCat("the store failed; nothing was changed (", text, ")"));
 }
 
-rocksdb::Options MakeOptions(rocksdb::Env* env) {
-  rocksdb::Options options;
-  if (env != nullptr) options.env = env;
-  options.create_if_missing = true;
-  options.create_missing_column_families = true;
-  options.paranoid_checks = true;
-  // Calibrations are large, few and written once; a small memory is enough.
-  options.write_buffer_size = 8 << 20;
-  options.max_write_buffer_number = 2;
-  options.max_open_files = 256;
-  options.max_total_wal_size = 32 << 20;
-  options.keep_log_file_num = 2;
-  options.max_log_file_size = 1 << 20;
-  options.info_log_level = rocksdb::WARN_LEVEL;
-  options.max_background_jobs = 2;
-  return options;
-}
-
-// Column families this version doesn't know were made by a later one.
+// Lists the column families. Those this version doesn't know were made by a
+// later one.
 absl::Status CheckFamilies(const rocksdb::Options& options,
-                           const std::string& folder) {
-  std::vector<std::string> names;
+                           const std::string& folder,
+                           std::vector<std::string>* names) {
   const rocksdb::Status listed =
-      rocksdb::DB::ListColumnFamilies(options, folder, &names);
+      rocksdb::DB::ListColumnFamilies(options, folder, names);
   if (listed.IsPathNotFound() || listed.IsNotFound()) return absl::OkStatus();
   if (!listed.ok()) {
     // No CURRENT file: a new folder.
@@ -101,9 +84,10 @@ absl::Status CheckFamilies(const rocksdb::Options& options,
     }
     return OpenError(listed, folder);
   }
-  for (const std::string& name : names) {
-    if (std::find(kFamilies.begin(), kFamilies.end(), name) ==
-        kFamilies.end()) {
+  for (const std::string& name : *names) {
+    if (name != kDefaultFamily &&
+        std::find(kTableNames.begin(), kTableNames.end(), name) ==
+            kTableNames.end()) {
       return FolderError("DATA_FOLDER_TOO_NEW", folder,
                          absl::StrCat("has a column family '", name,
                                       "' this version doesn't know; use the "
@@ -152,20 +136,67 @@ absl::StatusOr<std::unique_ptr<RocksDbStore>> RocksDbStore::Open(
     const std::string& folder, rocksdb::Env* env) {
   absl::Status usable = CheckFolder(folder);
   if (!usable.ok()) return usable;
-  const rocksdb::Options options = MakeOptions(env);
-  absl::Status known = CheckFamilies(options, folder);
+  return OpenAs(Access::kReadWrite, folder, env);
+}
+
+absl::StatusOr<std::unique_ptr<RocksDbStore>> RocksDbStore::OpenReadOnly(
+    const std::string& folder) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(folder + "/CURRENT", ignored)) {
+    return FolderError("DATA_FOLDER_UNUSABLE", folder, "holds no store");
+  }
+  return OpenAs(Access::kReadOnly, folder, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<RocksDbStore>> RocksDbStore::OpenAs(
+    Access access, const std::string& folder, rocksdb::Env* env) {
+  const rocksdb::Options options = DatabaseOptions(env);
+  std::vector<std::string> names;
+  absl::Status known = CheckFamilies(options, folder, &names);
   if (!known.ok()) return known;
-  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
-  for (const char* name : kFamilies) descriptors.emplace_back(name, options);
+  std::vector<rocksdb::ColumnFamilyDescriptor> families = Families(options);
   auto store = std::unique_ptr<RocksDbStore>(new RocksDbStore());
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status opened =
-      rocksdb::DB::Open(options, folder, descriptors, &store->families_, &db);
+  rocksdb::Status opened;
+  if (access == Access::kReadWrite) {
+    opened =
+        rocksdb::DB::Open(options, folder, families, &store->families_, &db);
+  } else {
+    // Only a store of this schema has them all.
+    families.erase(std::remove_if(families.begin(), families.end(),
+                                  [&names](const auto& family) {
+                                    return std::find(names.begin(), names.end(),
+                                                     family.name) ==
+                                           names.end();
+                                  }),
+                   families.end());
+    opened = rocksdb::DB::OpenForReadOnly(options, folder, families,
+                                          &store->families_, &db);
+  }
   if (!opened.ok()) return OpenError(opened, folder);
   store->db_.reset(db);
-  absl::Status schema = store->CheckSchema(folder);
+  absl::Status schema = store->CheckSchema(access, folder);
   if (!schema.ok()) return schema;
   return store;
+}
+
+absl::Status RocksDbStore::Restore(const std::string& backup,
+                                   const std::string& folder) {
+  std::error_code error;
+  if (std::filesystem::exists(folder, error) &&
+      !std::filesystem::is_empty(folder, error)) {
+    return FolderError("DATA_FOLDER_NOT_EMPTY", folder,
+                       "isn't empty; a backup is restored to a new folder");
+  }
+  {
+    const auto store = OpenReadOnly(backup);
+    if (!store.ok()) return store.status();
+    absl::Status sound = (*store)->Verify();
+    if (!sound.ok()) return sound;
+  }
+  absl::Status copied = CopyFolder(backup, folder);
+  if (copied.ok()) return copied;
+  return FolderError("DATA_FOLDER_UNUSABLE", folder, copied.message());
 }
 
 RocksDbStore::~RocksDbStore() {
@@ -177,7 +208,16 @@ RocksDbStore::~RocksDbStore() {
   if (!closed.ok()) spdlog::warn("closing the store: {}", closed.ToString());
 }
 
-absl::Status RocksDbStore::CheckSchema(const std::string& folder) {
+absl::Status RocksDbStore::SetSchema(const std::string& folder) {
+  rocksdb::WriteOptions sync;
+  sync.sync = true;
+  const rocksdb::Status put =
+      db_->Put(sync, kSchemaKey, absl::StrCat(kSchemaVersion));
+  return put.ok() ? absl::OkStatus() : OpenError(put, folder);
+}
+
+absl::Status RocksDbStore::CheckSchema(Access access,
+                                       const std::string& folder) {
   std::string value;
   const rocksdb::Status got =
       db_->Get(rocksdb::ReadOptions(), kSchemaKey, &value);
@@ -191,11 +231,8 @@ absl::Status RocksDbStore::CheckSchema(const std::string& folder) {
                            "holds data but no schema version");
       }
     }
-    rocksdb::WriteOptions sync;
-    sync.sync = true;
-    const rocksdb::Status put =
-        db_->Put(sync, kSchemaKey, absl::StrCat(kSchema));
-    return put.ok() ? absl::OkStatus() : OpenError(put, folder);
+    if (access == Access::kReadWrite) return SetSchema(folder);
+    return FolderError("DATA_FOLDER_UNUSABLE", folder, "holds no store");
   }
   if (!got.ok()) return OpenError(got, folder);
   int schema = 0;
@@ -204,13 +241,25 @@ absl::Status RocksDbStore::CheckSchema(const std::string& folder) {
         "DATA_FOLDER_CORRUPT", folder,
         absl::StrCat("has the schema version '", value, "', which isn't one"));
   }
-  if (schema > kSchema) {
-    return FolderError("DATA_FOLDER_TOO_NEW", folder,
-                       absl::StrCat("was written with schema version ", schema,
-                                    "; this version reads up to ", kSchema,
-                                    ", use the version that wrote it"));
+  if (schema > kSchemaVersion) {
+    return FolderError(
+        "DATA_FOLDER_TOO_NEW", folder,
+        absl::StrCat("was written with schema version ", schema,
+                     "; this version reads up to ", kSchemaVersion,
+                     ", use the version that wrote it"));
   }
-  return absl::OkStatus();
+  if (schema == kSchemaVersion) return absl::OkStatus();
+  if (access == Access::kReadOnly) {
+    return FolderError(
+        "DATA_FOLDER_TOO_OLD", folder,
+        absl::StrCat("was written with schema version ", schema,
+                     "; ratequant-allocator brings it to version ",
+                     kSchemaVersion, " when it starts on it"));
+  }
+  spdlog::info("data folder {}: from schema version {} to {}", folder, schema,
+               kSchemaVersion);
+  absl::Status migrated = Migrate(schema, this);
+  return migrated.ok() ? SetSchema(folder) : migrated;
 }
 
 rocksdb::ColumnFamilyHandle* RocksDbStore::Family(Table table) const {
@@ -223,7 +272,10 @@ absl::StatusOr<std::optional<std::string>> RocksDbStore::Get(
   const rocksdb::Status status =
       db_->Get(rocksdb::ReadOptions(), Family(table), ToSlice(key), &value);
   if (status.IsNotFound()) return std::optional<std::string>();
-  if (!status.ok()) return StoreError(status);
+  if (!status.ok()) {
+    return StoreError(status,
+                      absl::StrCat("reading ", TableName(table), " ", key));
+  }
   return std::optional<std::string>(std::move(value));
 }
 
@@ -240,7 +292,9 @@ absl::Status RocksDbStore::Scan(Table table, absl::string_view prefix,
        rows->Next()) {
     if (!visit(FromSlice(rows->key()), FromSlice(rows->value()))) break;
   }
-  return rows->status().ok() ? absl::OkStatus() : StoreError(rows->status());
+  if (rows->status().ok()) return absl::OkStatus();
+  return StoreError(rows->status(), absl::StrCat("reading ", TableName(table),
+                                                 " ", prefix, "*"));
 }
 
 absl::Status RocksDbStore::Write(const std::vector<Mutation>& mutations,
@@ -264,7 +318,26 @@ absl::Status RocksDbStore::Write(const std::vector<Mutation>& mutations,
   // which works as soon as the disk does again. A full disk it watches itself:
   // it is busy then, and takes writes again seconds after there is room.
   if (db_->Resume().ok()) status = write();
-  return status.ok() ? absl::OkStatus() : StoreError(status);
+  return status.ok() ? absl::OkStatus() : StoreError(status, "writing");
+}
+
+absl::Status RocksDbStore::Backup(const std::string& folder) {
+  if (db_->GetEnv()->FileExists(folder).ok()) {
+    return MakeError(absl::StatusCode::kAlreadyExists, "BACKUP_EXISTS",
+                     absl::StrCat("there is a folder ", folder, " already"),
+                     {{"folder", folder}});
+  }
+  rocksdb::Checkpoint* made = nullptr;
+  rocksdb::Status status = rocksdb::Checkpoint::Create(db_.get(), &made);
+  const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
+  if (status.ok()) status = checkpoint->CreateCheckpoint(folder);
+  if (status.ok()) return absl::OkStatus();
+  return StoreError(status, absl::StrCat("backing up to ", folder));
+}
+
+absl::Status RocksDbStore::Verify() const {
+  const rocksdb::Status status = db_->VerifyChecksum();
+  return status.ok() ? absl::OkStatus() : StoreError(status, "verifying");
 }
 
 }  // namespace ratequant::allocation

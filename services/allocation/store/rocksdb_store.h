@@ -19,8 +19,23 @@ class RocksDbStore : public Store {
   // open), DATA_FOLDER_CORRUPT, DATA_FOLDER_TOO_NEW (written by a later
   // version with another schema). `env` replaces the file system, for tests of
   // failing disks; it must outlive the store.
+  //
+  // A folder written under an older schema is brought to this one first; that
+  // can't be undone, so make a backup before a new version opens it.
   static absl::StatusOr<std::unique_ptr<RocksDbStore>> Open(
       const std::string& folder, rocksdb::Env* env = nullptr);
+
+  // Opens a folder to look at, also while another process has it open: what is
+  // written later isn't seen, and Write and Backup fail. Errors as Open's, and
+  // DATA_FOLDER_TOO_OLD (written under an older schema).
+  static absl::StatusOr<std::unique_ptr<RocksDbStore>> OpenReadOnly(
+      const std::string& folder);
+
+  // Copies a backup to `folder`, which must be empty or not exist
+  // (DATA_FOLDER_NOT_EMPTY), once every checksum in it is right. Other errors
+  // as OpenReadOnly's of the backup. Nothing is left of a copy that failed.
+  static absl::Status Restore(const std::string& backup,
+                              const std::string& folder);
 
   ~RocksDbStore() override;
 
@@ -31,12 +46,21 @@ class RocksDbStore : public Store {
                     const Visitor& visit) const override;
   absl::Status Write(const std::vector<Mutation>& mutations,
                      Durability durability) override;
+  absl::Status Backup(const std::string& folder) override;
+
+  // Reads every block of every file. DATA_LOSS (STORE_CORRUPT) names the first
+  // whose checksum is wrong.
+  absl::Status Verify() const;
 
  private:
   RocksDbStore() = default;
 
+  enum class Access { kReadWrite, kReadOnly };
+  static absl::StatusOr<std::unique_ptr<RocksDbStore>> OpenAs(
+      Access access, const std::string& folder, rocksdb::Env* env);
   rocksdb::ColumnFamilyHandle* Family(Table table) const;
-  absl::Status CheckSchema(const std::string& folder);
+  absl::Status CheckSchema(Access access, const std::string& folder);
+  absl::Status SetSchema(const std::string& folder);
 
   std::unique_ptr<rocksdb::DB> db_;
   // [0] is RocksDB's default family, which holds the schema version; then one

@@ -1,6 +1,8 @@
 #ifndef RATEQUANT_SERVICES_ALLOCATION_STORE_STORE_H_
 #define RATEQUANT_SERVICES_ALLOCATION_STORE_STORE_H_
 
+#include <array>
+#include <cstddef>
 #include <functional>
 #include <optional>
 #include <string>
@@ -12,9 +14,23 @@
 
 namespace ratequant::allocation {
 
-// What a key belongs to. Column families of the same names in RocksDB: the
-// names are persisted, do not change.
-enum class Table { kCalibrations, kModels, kBitMaps };
+// What a key belongs to.
+enum class Table {
+  kCalibrations,
+  kModels,
+  kBitMaps,
+  kEvaluations,
+  kBitMapIndex,
+};
+inline constexpr int kTables = 5;
+
+// Names of the tables, in their order; of column families in RocksDB too.
+// Persisted: do not change.
+inline constexpr std::array<const char*, kTables> kTableNames = {
+    "calibrations", "models", "bit_maps", "evaluations", "bit_map_index"};
+inline const char* TableName(Table table) {
+  return kTableNames[static_cast<size_t>(table)];
+}
 
 // One change: a value put, or a key removed.
 struct Mutation {
@@ -56,6 +72,12 @@ class Store {
   // Applies all changes, in order, or none.
   virtual absl::Status Write(const std::vector<Mutation>& mutations,
                              Durability durability) = 0;
+
+  // Copies everything written before the call into a new folder on disk, while
+  // others read and write. ALREADY_EXISTS (BACKUP_EXISTS) when the folder is
+  // there; FAILED_PRECONDITION (BACKUPS_DISABLED) from a store that isn't on
+  // disk. Nothing is left of a copy that failed.
+  virtual absl::Status Backup(const std::string& folder) = 0;
 };
 
 }  // namespace ratequant::allocation

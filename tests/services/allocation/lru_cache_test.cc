@@ -32,7 +32,7 @@ TEST(LruCacheTest, ReplacingAndRemovingGiveTheWeightBack) {
   cache.Remove("a");
   cache.Put("b", Int(1), 5);
   cache.Put("c", Int(2), 5);
-  EXPECT_EQ(cache.size(), 2u);
+  EXPECT_EQ(cache.statistics().entries(), 2);
 }
 
 TEST(LruCacheTest, WhatIsTooHeavyIsNotKeptAndDropsNothingElse) {
@@ -67,7 +67,7 @@ TEST(LruCacheTest, ThreadsMayShareIt) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_LE(cache.size(), 50u);
+  EXPECT_LE(cache.statistics().entries(), 50);
 }
 
 }  // namespace

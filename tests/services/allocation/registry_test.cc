@@ -40,7 +40,9 @@ class RegistryTest : public ::testing::TestWithParam<bool> {
         store_ = std::make_unique<MemoryStore>();
       }
     }
-    auto registry = Registry::Open(store_.get(), [this] { return now_; });
+    auto registry = Registry::Open(
+        store_.get(),
+        {.bit_map_bytes = 1 << 20, .clock = [this] { return now_; }});
     ASSERT_TRUE(registry.ok()) << registry.status();
     registry_ = *std::move(registry);
   }
@@ -51,6 +53,31 @@ class RegistryTest : public ::testing::TestWithParam<bool> {
         model, MakeCalibration({.layers = 2, .kv_heads = 1, .seed = seed}));
     EXPECT_TRUE(created.ok()) << created.status();
     return created.ok() ? *created : nullptr;
+  }
+
+  absl::StatusOr<v1::ListCalibrationsResponse> List(
+      const std::string& model, int page_size, const std::string& page_token) {
+    v1::ListCalibrationsRequest request;
+    request.set_parent(ModelName(model));
+    request.set_page_size(page_size);
+    request.set_page_token(page_token);
+    return registry_->ListCalibrations(model, request);
+  }
+
+  absl::StatusOr<v1::ListModelsResponse> ListModels(
+      int page_size, const std::string& page_token) {
+    v1::ListModelsRequest request;
+    request.set_page_size(page_size);
+    request.set_page_token(page_token);
+    return registry_->ListModels(request);
+  }
+
+  // A stored map's stand-in: named, and told from others by its bits.
+  static v1::BitMap MakeMap(char id, double code_bits) {
+    v1::BitMap map;
+    map.set_name(BitMapName("m", std::string(64, id)));
+    map.set_code_bits(code_bits);
+    return map;
   }
 
   static ChildName NameOf(const v1::Calibration& calibration) {
@@ -103,15 +130,14 @@ TEST_P(RegistryTest, EverythingIsThereAfterARestart) {
   now_ += absl::Seconds(1);
   const auto second = Create("a", 2);
   Create("b", 3);
-  v1::BitMap map;
-  map.set_code_bits(2.5);
+  const v1::BitMap map = MakeMap('a', 2.5);
   ASSERT_TRUE(registry_->PutBitMap(NameOf(*first), "key", map).ok());
   Restart();
   EXPECT_EQ((*registry_->Get(NameOf(*first)))->SerializeAsString(),
             first->SerializeAsString());
   EXPECT_EQ(registry_->GetModel("a")->latest_calibration(), second->name());
   EXPECT_EQ(registry_->GetModel("a")->calibration_count(), 2u);
-  EXPECT_EQ(registry_->ListModels(0, "")->models_size(), 2);
+  EXPECT_EQ(ListModels(0, "")->models_size(), 2);
   EXPECT_EQ(registry_->Resolve({"a", "latest"})->id, NameOf(*second).id);
   EXPECT_EQ((*registry_->GetBitMap(NameOf(*first), "key"))->code_bits(), 2.5);
 }
@@ -122,7 +148,7 @@ TEST_P(RegistryTest, ListsNewestFirstWithoutArrays) {
     names.insert(names.begin(), Create("m", seed)->name());
     now_ += absl::Seconds(1);
   }
-  const auto all = registry_->ListCalibrations("m", 0, "");
+  const auto all = List("m", 0, "");
   ASSERT_TRUE(all.ok()) << all.status();
   ASSERT_EQ(all->calibrations_size(), 5);
   for (int i = 0; i < 5; ++i) {
@@ -145,7 +171,7 @@ TEST_P(RegistryTest, PagesCoverEverythingOnce) {
   std::string token;
   int pages = 0;
   do {
-    const auto page = registry_->ListCalibrations("m", 2, token);
+    const auto page = List("m", 2, token);
     ASSERT_TRUE(page.ok()) << page.status();
     EXPECT_LE(page->calibrations_size(), 2);
     for (const auto& c : page->calibrations()) calibrations.insert(c.name());
@@ -157,7 +183,7 @@ TEST_P(RegistryTest, PagesCoverEverythingOnce) {
 
   std::vector<std::string> models;
   do {
-    const auto page = registry_->ListModels(2, token);
+    const auto page = ListModels(2, token);
     ASSERT_TRUE(page.ok()) << page.status();
     for (const auto& m : page->models()) models.push_back(m.name());
     token = page->next_page_token();
@@ -168,23 +194,17 @@ TEST_P(RegistryTest, PagesCoverEverythingOnce) {
 TEST_P(RegistryTest, APageTokenBelongsToItsRequest) {
   for (uint32_t seed = 1; seed <= 3; ++seed) Create("m", seed);
   Create("n", 1);
-  const std::string token =
-      registry_->ListCalibrations("m", 1, "")->next_page_token();
+  const std::string token = List("m", 1, "")->next_page_token();
   ASSERT_FALSE(token.empty());
   for (const std::string& bad :
        {std::string("x"), std::string("AAAA"), token.substr(1), token + "A"}) {
-    EXPECT_EQ(ErrorReason(registry_->ListCalibrations("m", 1, bad).status()),
-              "INVALID_PAGE_TOKEN")
+    EXPECT_EQ(ErrorReason(List("m", 1, bad).status()), "INVALID_PAGE_TOKEN")
         << bad;
   }
-  EXPECT_EQ(ErrorReason(registry_->ListCalibrations("n", 1, token).status()),
-            "INVALID_PAGE_TOKEN");
-  EXPECT_EQ(ErrorReason(registry_->ListModels(1, token).status()),
-            "INVALID_PAGE_TOKEN");
-  EXPECT_EQ(ErrorReason(registry_->ListCalibrations("m", -1, "").status()),
-            "INVALID_PAGE_SIZE");
-  EXPECT_EQ(ErrorReason(registry_->ListModels(-5, "").status()),
-            "INVALID_PAGE_SIZE");
+  EXPECT_EQ(ErrorReason(List("n", 1, token).status()), "INVALID_PAGE_TOKEN");
+  EXPECT_EQ(ErrorReason(ListModels(1, token).status()), "INVALID_PAGE_TOKEN");
+  EXPECT_EQ(ErrorReason(List("m", -1, "").status()), "INVALID_PAGE_SIZE");
+  EXPECT_EQ(ErrorReason(ListModels(-5, "").status()), "INVALID_PAGE_SIZE");
 }
 
 TEST_P(RegistryTest, TheNewestIsTheLastStoredWhateverTheClockDoes) {
@@ -192,8 +212,7 @@ TEST_P(RegistryTest, TheNewestIsTheLastStoredWhateverTheClockDoes) {
   now_ -= absl::Hours(24);
   const auto last = Create("m", 2);
   EXPECT_EQ(registry_->Resolve({"m", "latest"})->id, NameOf(*last).id);
-  EXPECT_EQ(registry_->ListCalibrations("m", 1, "")->calibrations(0).name(),
-            last->name());
+  EXPECT_EQ(List("m", 1, "")->calibrations(0).name(), last->name());
   Restart();
   EXPECT_EQ(registry_->Resolve({"m", "latest"})->id, NameOf(*last).id);
 }
@@ -201,14 +220,13 @@ TEST_P(RegistryTest, TheNewestIsTheLastStoredWhateverTheClockDoes) {
 TEST_P(RegistryTest, DeletingTakesTheBitMapsAndTheNewestMovesBack) {
   const auto first = Create("m", 1);
   const auto second = Create("m", 2);
-  v1::BitMap map;
-  map.set_code_bits(3);
+  const v1::BitMap map = MakeMap('a', 3);
   ASSERT_TRUE(registry_->PutBitMap(NameOf(*first), "k1", map).ok());
   ASSERT_TRUE(registry_->PutBitMap(NameOf(*second), "k2", map).ok());
-  ASSERT_TRUE(registry_->Delete(NameOf(*second)).ok());
+  ASSERT_TRUE(registry_->Delete(NameOf(*second), false).ok());
   EXPECT_EQ(ErrorReason(registry_->Get(NameOf(*second)).status()),
             "CALIBRATION_NOT_FOUND");
-  EXPECT_EQ(ErrorReason(registry_->Delete(NameOf(*second))),
+  EXPECT_EQ(ErrorReason(registry_->Delete(NameOf(*second), false)),
             "CALIBRATION_NOT_FOUND");
   EXPECT_FALSE(registry_->GetBitMap(NameOf(*second), "k2")->has_value());
   EXPECT_TRUE(registry_->GetBitMap(NameOf(*first), "k1")->has_value());
@@ -219,9 +237,9 @@ TEST_P(RegistryTest, DeletingTakesTheBitMapsAndTheNewestMovesBack) {
   EXPECT_EQ(registry_->GetModel("m")->calibration_count(), 1u);
   Restart();
   EXPECT_EQ(registry_->GetModel("m")->latest_calibration(), first->name());
-  ASSERT_TRUE(registry_->Delete(NameOf(*first)).ok());
+  ASSERT_TRUE(registry_->Delete(NameOf(*first), false).ok());
   EXPECT_EQ(ErrorReason(registry_->GetModel("m").status()), "MODEL_NOT_FOUND");
-  EXPECT_EQ(registry_->ListModels(0, "")->models_size(), 0);
+  EXPECT_EQ(ListModels(0, "")->models_size(), 0);
   Restart();
   EXPECT_EQ(ErrorReason(registry_->GetModel("m").status()), "MODEL_NOT_FOUND");
 }
@@ -230,10 +248,10 @@ TEST_P(RegistryTest, ModelIdsThatBeginAlikeAreKeptApart) {
   const auto a = Create("a", 1);
   Create("a-b", 2);
   Create("a.b", 3);
-  EXPECT_EQ(registry_->ListCalibrations("a", 0, "")->calibrations_size(), 1);
-  ASSERT_TRUE(registry_->Delete(NameOf(*a)).ok());
-  EXPECT_EQ(registry_->ListModels(0, "")->models_size(), 2);
-  EXPECT_EQ(registry_->ListCalibrations("a-b", 0, "")->calibrations_size(), 1);
+  EXPECT_EQ(List("a", 0, "")->calibrations_size(), 1);
+  ASSERT_TRUE(registry_->Delete(NameOf(*a), false).ok());
+  EXPECT_EQ(ListModels(0, "")->models_size(), 2);
+  EXPECT_EQ(List("a-b", 0, "")->calibrations_size(), 1);
 }
 
 TEST_P(RegistryTest, DamagedRowsAreReportedNotServed) {
@@ -249,7 +267,7 @@ TEST_P(RegistryTest, DamagedRowsAreReportedNotServed) {
   ASSERT_TRUE(
       store_->Write({{Table::kModels, "m", "\xff\xff"}}, Durability::kSynced)
           .ok());
-  EXPECT_EQ(ErrorReason(Registry::Open(store_.get()).status()),
+  EXPECT_EQ(ErrorReason(Registry::Open(store_.get(), {}).status()),
             "STORE_CORRUPT");
 }
 

@@ -41,7 +41,7 @@ class ServiceTest : public ::testing::Test {
   void Start() {
     auto store = RocksDbStore::Open(folder_.path(), disk_.env());
     ASSERT_TRUE(store.ok()) << store.status();
-    auto allocator = Allocator::Create(*std::move(store), 2);
+    auto allocator = Allocator::Create(*std::move(store), options_);
     ASSERT_TRUE(allocator.ok()) << allocator.status();
     allocator_ = *std::move(allocator);
     auto server = Server::Start({}, allocator_->services());
@@ -136,6 +136,7 @@ class ServiceTest : public ::testing::Test {
 
   TempDir folder_;
   FailingDisk disk_;
+  AllocatorOptions options_;
   std::unique_ptr<Allocator> allocator_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<RegistryStub> registry_;

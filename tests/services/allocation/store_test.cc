@@ -182,7 +182,8 @@ class RocksDbStoreTest : public ::testing::Test {
   // Writes into the database past the store.
   void Tamper(const std::string& key, const std::string& value) {
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
-    for (const char* name : {"default", "calibrations", "models", "bit_maps"}) {
+    families.emplace_back("default", rocksdb::ColumnFamilyOptions());
+    for (const char* name : kTableNames) {
       families.emplace_back(name, rocksdb::ColumnFamilyOptions());
     }
     std::vector<rocksdb::ColumnFamilyHandle*> handles;
@@ -231,10 +232,10 @@ TEST_F(RocksDbStoreTest, AFolderThatCannotBeMadeIsAClearError) {
 
 TEST_F(RocksDbStoreTest, ANewerSchemaIsRefused) {
   Open().reset();
-  Tamper("schema", "2");
+  Tamper("schema", "3");
   const absl::Status status = OpenStatus();
   EXPECT_EQ(ErrorReason(status), "DATA_FOLDER_TOO_NEW");
-  EXPECT_THAT(std::string(status.message()), HasSubstr("schema version 2"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("schema version 3"));
 }
 
 TEST_F(RocksDbStoreTest, AnUnreadableSchemaIsCorruption) {
@@ -246,8 +247,9 @@ TEST_F(RocksDbStoreTest, AnUnreadableSchemaIsCorruption) {
 TEST_F(RocksDbStoreTest, AnUnknownColumnFamilyIsFromANewerVersion) {
   Open().reset();
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
-  for (const char* name :
-       {"default", "calibrations", "models", "bit_maps", "evaluations"}) {
+  families.emplace_back("default", rocksdb::ColumnFamilyOptions());
+  families.emplace_back("from_the_future", rocksdb::ColumnFamilyOptions());
+  for (const char* name : kTableNames) {
     families.emplace_back(name, rocksdb::ColumnFamilyOptions());
   }
   rocksdb::Options options;
@@ -260,7 +262,7 @@ TEST_F(RocksDbStoreTest, AnUnknownColumnFamilyIsFromANewerVersion) {
   delete db;
   const absl::Status status = OpenStatus();
   EXPECT_EQ(ErrorReason(status), "DATA_FOLDER_TOO_NEW");
-  EXPECT_THAT(std::string(status.message()), HasSubstr("'evaluations'"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("'from_the_future'"));
 }
 
 TEST_F(RocksDbStoreTest, DamagedFilesAreCorruption) {
