@@ -10,21 +10,13 @@
 #include "absl/types/span.h"
 #include "ratequant/kv/attention.h"
 #include "ratequant/kv/codec.h"
+#include "ratequant/kv/device.h"
 #include "ratequant/kv/execution.h"
 #include "ratequant/kv/heads.h"
 #include "ratequant/kv/kv_layout.h"
 #include "ratequant/kv/tensor.h"
 
 namespace ratequant::kv {
-
-// Where a cache's memory is and its operations run. Numbers are part of the C
-// ABI: do not change.
-enum class DeviceKind : int32_t { kCpu = 0, kCuda = 1 };
-
-struct Device {
-  DeviceKind kind = DeviceKind::kCpu;
-  int ordinal = 0;  // CUDA: which GPU
-};
 
 // How much a cache holds. All of it is reserved at creation: on a GPU as device
 // memory, on the CPU as address space, which costs memory once it is used.
@@ -48,8 +40,8 @@ struct BatchEntry {
 // Sequences that take a step together: what KvCache::Prepare writes and Append
 // and Attend read. Belongs to the cache that made it and may be used for step
 // after step; on a GPU its memory stays where it is, so that a captured graph
-// can be replayed after every Prepare. Thread-compatible; must not outlive its
-// cache.
+// can be replayed after every Prepare. Calls with one batch must not overlap;
+// it must not outlive its cache.
 class KvBatch {
  public:
   virtual ~KvBatch() = default;
