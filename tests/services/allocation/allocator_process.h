@@ -24,6 +24,9 @@ class AllocatorProcess {
   // ended or half a minute passed.
   std::string WaitForAddress(const std::string& port_file);
 
+  // -1 once it has ended.
+  pid_t pid() const { return pid_; }
+
   void Signal(int signal) const;
 
   // Waits for the end. The exit code, or 128 + the signal that killed it.
