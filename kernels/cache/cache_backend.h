@@ -118,7 +118,9 @@ class CacheBackend {
 
   virtual int64_t ReservedBytes() const = 0;
 
-  // Gives memory of free pages back, where the system takes it. Ascending.
+  // Whether ReleasePages does anything: gives the memory of free pages back.
+  virtual bool gives_memory_back() const = 0;
+  // Ascending.
   virtual void ReleasePages(absl::Span<const int32_t> pages) = 0;
 };
 

@@ -163,9 +163,18 @@ absl::Status PagedCache::ChangeBlocks(absl::Span<const BlockChange> changes,
     edits.push_back({taken[i].page, changes[i].source});
   }
   absl::Status status = backend_->EditPages(edits, on);
+  // Neighbouring blocks of a sequence are written together.
+  std::vector<int32_t> run;
   for (size_t i = 0; status.ok() && i < changes.size(); ++i) {
-    status = backend_->SetBlocks(changes[i].sequence->slot, changes[i].block,
-                                 {&taken[i].page, 1}, on);
+    run.push_back(taken[i].page);
+    const bool goes_on = i + 1 < changes.size() &&
+                         changes[i + 1].sequence == changes[i].sequence &&
+                         changes[i + 1].block == changes[i].block + 1;
+    if (goes_on) continue;
+    status = backend_->SetBlocks(
+        changes[i].sequence->slot,
+        changes[i].block + 1 - static_cast<int>(run.size()), run, on);
+    run.clear();
   }
   if (!status.ok()) {
     for (const PageAllocator::Taken& page : taken) {

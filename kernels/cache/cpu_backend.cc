@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <mutex>
+#include <thread>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -11,12 +12,15 @@
 #include "kernels/cache/codec_set.h"
 #include "kernels/cache/group_rows.h"
 #include "kernels/cache/half_rows.h"
+#include "kernels/cpu/paged_attention.h"
+#include "kernels/quantizers/codec_base.h"
 
 namespace ratequant::kv {
 namespace {
 
 struct CpuBatch final : BackendBatch {
   std::vector<SequenceStep> steps;
+  std::unique_ptr<PagedAttention> attention;  // null where it isn't possible
 };
 
 absl::Span<const SequenceStep> StepsOf(const BackendBatch& batch) {
@@ -68,7 +72,7 @@ class FirstError {
 absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(
     const KvCacheConfig& config, const KvLayout& layout,
     const KvCacheOptions& options, int max_blocks) {
-  std::unique_ptr<CpuBackend> backend(new CpuBackend(config));
+  std::unique_ptr<CpuBackend> backend(new CpuBackend(config, options.backend));
   backend->max_blocks_ = max_blocks;
   absl::StatusOr<AddressSpace> table = AddressSpace::Reserve(
       int64_t{options.max_sequences} * max_blocks * sizeof(int32_t));
@@ -86,6 +90,9 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(
         codecs.OfLayer(static_cast<int>(i));
     if (!of_layer.ok()) return of_layer.status();
     layer.codecs = *std::move(of_layer);
+    for (const auto& codec : layer.codecs) {
+      layer.plans.push_back(PlanOf(*codec));
+    }
     absl::StatusOr<AddressSpace> pages =
         AddressSpace::Reserve(options.num_pages * page_bytes);
     if (!pages.ok()) return pages.status();
@@ -112,9 +119,23 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(
 }
 
 absl::StatusOr<std::unique_ptr<BackendBatch>> CpuBackend::MakeBatch(
-    int max_entries, int) const {
+    int max_entries, int max_tokens) const {
   auto batch = std::make_unique<CpuBatch>();
   batch->steps.reserve(max_entries);
+  const KvGeometry& g = config_.geometry;
+  if (g.query_heads == 0 || max_tokens > kMaxDecodeQueries) return batch;
+  absl::StatusOr<std::unique_ptr<PagedAttention>> attention =
+      PagedAttention::Create(
+          {.query_heads = g.query_heads,
+           .kv_heads = g.kv_heads,
+           .head_dim = g.head_dim,
+           .max_entries = max_entries,
+           .max_rows = max_entries * max_tokens,
+           .max_threads = std::max(
+               1, static_cast<int>(std::thread::hardware_concurrency())),
+           .backend = backend_});
+  if (!attention.ok()) return attention.status();
+  batch->attention = *std::move(attention);
   return batch;
 }
 
@@ -212,10 +233,14 @@ absl::Status CpuBackend::Append(int layer, const BackendBatch& batch,
   return error.Take();
 }
 
-absl::Status CpuBackend::Attend(int, const BackendBatch&,
-                                const AttentionParams&, const ConstHeads&,
-                                const MutableHeads&, const Execution&) {
-  return absl::UnimplementedError("attention on the CPU");
+absl::Status CpuBackend::Attend(int layer, const BackendBatch& batch,
+                                const AttentionParams& params,
+                                const ConstHeads& queries,
+                                const MutableHeads& out, const Execution& on) {
+  static_cast<const CpuBatch&>(batch).attention->Run(
+      layers_[layer].memory, layers_[layer].plans, StepsOf(batch), params,
+      queries, out, on.loops);
+  return absl::OkStatus();
 }
 
 absl::Status CpuBackend::Gather(int layer, const SequenceStep& state, int first,

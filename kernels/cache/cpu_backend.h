@@ -9,6 +9,7 @@
 #include "kernels/cache/cache_backend.h"
 #include "kernels/cache/layer_places.h"
 #include "kernels/paging/layer_memory.h"
+#include "kernels/quantizers/row_plan.h"
 #include "ratequant/kv/codec.h"
 
 namespace ratequant::kv {
@@ -62,18 +63,21 @@ class CpuBackend final : public CacheBackend {
     return Page(layer, page);
   }
   int64_t ReservedBytes() const override;
+  bool gives_memory_back() const override { return true; }
   void ReleasePages(absl::Span<const int32_t> pages) override;
 
  private:
   struct Layer {
     LayerPlaces places;
     std::vector<std::shared_ptr<const Codec>> codecs;  // [kv_heads * 2]
+    std::vector<RowPlan> plans;                        // those of the codecs
     AddressSpace pages;
     AddressSpace sidecars;
     LayerMemory memory;
   };
 
-  explicit CpuBackend(const KvCacheConfig& config) : config_(config) {}
+  CpuBackend(const KvCacheConfig& config, Backend backend)
+      : config_(config), backend_(backend) {}
   uint8_t* Page(int layer, int32_t page) const {
     const LayerMemory& memory = layers_[layer].memory;
     return memory.pages + page * memory.page_bytes;
@@ -84,6 +88,7 @@ class CpuBackend final : public CacheBackend {
   }
 
   const KvCacheConfig config_;
+  const Backend backend_;
   std::vector<Layer> layers_;
   AddressSpace block_table_;
   int32_t max_blocks_ = 0;

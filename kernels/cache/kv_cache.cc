@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cache/cpu_backend.h"
+#include "kernels/cache/cuda_backend.h"
 #include "kernels/cache/layer_places.h"
 #include "kernels/cache/paged_cache.h"
 
@@ -72,9 +73,7 @@ absl::StatusOr<std::unique_ptr<CacheBackend>> MakeBackend(
     const KvCacheConfig& config, const KvLayout& layout,
     const KvCacheOptions& options, int max_blocks) {
   if (options.device.kind == DeviceKind::kCuda) {
-    return absl::FailedPreconditionError(
-        "a CUDA device was asked for and this library was built without CUDA; "
-        "found: the CPU");
+    return MakeCudaBackend(config, layout, options, max_blocks);
   }
   return CpuBackend::Create(config, layout, options, max_blocks);
 }

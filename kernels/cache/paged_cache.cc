@@ -228,6 +228,7 @@ int64_t PagedCache::FreePageBytes() const {
 }
 
 void PagedCache::ReleaseFreePages() {
+  if (!backend_->gives_memory_back()) return;
   const std::vector<int32_t> pages = pages_.WithdrawDirty();
   backend_->ReleasePages(pages);
   pages_.Restore(pages);

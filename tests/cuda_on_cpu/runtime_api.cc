@@ -9,6 +9,7 @@ constexpr std::align_val_t kDeviceAlignment{256};  // what cudaMalloc promises
 constexpr int kGarbage = 0xCD;
 
 int device_count = 1;
+thread_local int current_device = 0;
 
 }  // namespace
 
@@ -40,6 +41,27 @@ cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = device_count > 0 ? device_count : -1;
   return device_count > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = current_device;
+  return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= device_count) return cudaErrorInvalidValue;
+  current_device = device;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute,
+                                   int device) {
+  if (attribute != cudaDevAttrMultiProcessorCount || device < 0 ||
+      device >= device_count) {
+    return cudaErrorInvalidValue;
+  }
+  *value = 2;
+  return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void** address, size_t bytes) {

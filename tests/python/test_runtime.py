@@ -54,6 +54,7 @@ def test_the_structs_have_the_sizes_of_the_c_header(tmp_path):
         pytest.skip("no C compiler")
     include = pathlib.Path(__file__).resolve().parents[2] / "kernels" / "include"
     names = ["quantizer", "section_layout", "cache_config", "const_tensor", "tensor"]
+    names += ["execution", "batch_entry", "attention_params"]
     source = "#include <stdio.h>\n#include <ratequant/kv/c_api.h>\nint main(void) {\n"
     source += "".join(f'  printf("%zu\\n", sizeof(rq_kv_{name}));\n' for name in names)
     (tmp_path / "sizes.c").write_text(source + "  return 0;\n}\n")
@@ -61,6 +62,7 @@ def test_the_structs_have_the_sizes_of_the_c_header(tmp_path):
     sizes = [int(line) for line in subprocess.check_output([tmp_path / "sizes"]).split()]
     ours = [kv_library.CQuantizer, kv_library.CSectionLayout, kv_library.CCacheConfig]
     ours += [kv_library.CTensor, kv_library.CTensor]
+    ours += [kv_library.CExecution, kv_library.CBatchEntry, kv_library.CAttentionParams]
     assert sizes == [ctypes.sizeof(struct) for struct in ours]
 
 
@@ -246,3 +248,51 @@ def test_importing_the_package_loads_neither_torch_nor_grpc():
         "else:\n    raise SystemExit('ratequant.nothing exists')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_fork_and_a_saved_sequence_hold_the_same_tokens():
+    with KvCache(make_format(), runtime.CacheLimits(num_pages=10, max_sequences=3)) as cache, KvCache(
+        make_format()
+    ) as other:
+        assert cache.format_digest == other.format_digest
+        parent = cache.add_sequence()
+        tokens = Buffer(70, lambda i: (i % 17) / 4 - 2)
+        cache.append(parent, 0, 70, tokens.view, tokens.view, runtime.Execution(threads=runtime.Threads(2)))
+        free = cache.free_pages()
+        child = cache.fork_sequence(parent, 70)
+        assert cache.free_pages() == free
+        saved = cache.save_sequence(child)
+        moved = other.load_sequence(saved)
+        assert other.save_sequence(moved) == saved == cache.save_sequence(parent)
+        cache.add_sequence()
+        with pytest.raises(KvRuntimeError, match="all 3 sequences") as error:
+            cache.add_sequence()
+        assert error.value.code == "RESOURCE_EXHAUSTED"
+        with pytest.raises(KvInvalidArgumentError, match="not a saved sequence"):
+            other.load_sequence(b"no")
+    with KvCache(make_format(bits=3)) as narrower:
+        with pytest.raises(KvInvalidArgumentError, match="a saved sequence of format"):
+            narrower.load_sequence(saved)
+
+
+def test_a_step_attends_to_what_is_in_the_cache():
+    cache_format = make_format(bits=16, geometry=Geometry(layers=1, kv_heads=HEADS, head_dim=DIM, query_heads=4))
+    with KvCache(cache_format) as cache:
+        sequence = cache.add_sequence()
+        batch = cache.batch(1, 8)
+        batch.prepare([(sequence, 8)])
+        # Every key is the same, so that attention is the mean of the values seen.
+        keys = Buffer(8, lambda i: 1.0)
+        values = Buffer(8, lambda i: float(i // DIM % 8))
+        batch.append(0, keys.view, values.view)
+        data = array.array("f", [0.5] * (4 * 8 * DIM))
+        view = TensorView(data.buffer_info()[0], runtime.FLOAT32, 8 * DIM, DIM)
+        batch.attend(0, view, view, softmax_scale=0.25)
+        for head in range(4):
+            for token in range(8):
+                assert data[(head * 8 + token) * DIM] == pytest.approx(token / 2, abs=1e-5)
+        with pytest.raises(KvInvalidArgumentError, match="softmax_scale"):
+            batch.attend(0, view, view, softmax_scale=0.0)
+        with pytest.raises(KvRuntimeError, match="in the step|prepared for") as error:
+            batch.append(0, keys.view, values.view)
+        assert error.value.code == "FAILED_PRECONDITION"
