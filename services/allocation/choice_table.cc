@@ -1,6 +1,7 @@
 #include "services/allocation/choice_table.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "services/allocation/calibration_check.h"
@@ -38,6 +39,14 @@ ChoiceTable::ChoiceTable(const v1::Calibration& calibration,
   if (std::any_of(group_widths_.begin(), group_widths_.end(), HasFp16)) {
     const int64_t bytes = Fp16PageBytes(calibration);
     columns_.push_back({tables[0], kFp16Width, bytes, bytes});
+  }
+  for (int tensor : {0, 1}) {
+    std::vector<int>& order = by_bytes_[tensor];
+    order.resize(columns_.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+      return Bytes(tensor, a) < Bytes(tensor, b);
+    });
   }
   values_.reserve(static_cast<size_t>(groups_) * columns_.size());
   for (int g = 0; g < groups_; ++g) {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -18,6 +18,7 @@
 #include "services/allocation/group_widths.h"
 #include "services/allocation/limit.h"
 #include "services/allocation/objective.h"
+#include "services/allocation/solver/few_formats.h"
 #include "services/allocation/solver/knapsack.h"
 #include "services/allocation/width_bounds.h"
 #include "services/common/canonical.h"
@@ -76,6 +77,8 @@ class Planner {
 
   absl::StatusOr<v1::BitMap> Plan() {
     if (!group_widths_.ok()) return group_widths_.status();
+    const absl::Status formats = CheckFormats();
+    if (!formats.ok()) return formats;
     absl::StatusOr<Assignment> map = Solve();
     if (!map.ok()) return map.status();
     return Describe(*map);
@@ -188,30 +191,61 @@ class Planner {
     return {value / 2, bytes};
   }
 
+  // What the solver is to choose from; formats are columns.
+  FormatProblem MakeProblem(const std::vector<Unit>& units) const {
+    const int all = static_cast<int>(choices_.columns().size());
+    const int layer = 2 * static_cast<int>(calibration_.geometry().kv_heads());
+    FormatProblem out;
+    out.most = static_cast<int>(query_.policy.max_formats_per_layer());
+    out.problem.groups.reserve(units.size());
+    for (const Unit& unit : units) {
+      std::vector<Choice>& choices = out.problem.groups.emplace_back();
+      std::vector<int>& columns = out.format.emplace_back();
+      out.layer.push_back(unit[0] / layer);
+      choices.reserve(all);
+      columns.reserve(all);
+      for (int c : choices_.ByBytes(unit[0])) {
+        // A unit's groups are allowed the same (see GroupWidths).
+        if (!choices_.Allows(unit[0], c)) continue;
+        choices.push_back(UnitChoice(unit, c));
+        columns.push_back(c);
+      }
+    }
+    return out;
+  }
+
+  // Whether every layer can do with as few formats as the policy wants.
+  absl::Status CheckFormats() const {
+    const uint32_t most = query_.policy.max_formats_per_layer();
+    if (most == 0) return absl::OkStatus();
+    const std::vector<double> costs =
+        LowestLayerCosts(MakeProblem(Units({0, 1})));
+    const auto none = std::find(costs.begin(), costs.end(), HUGE_VAL);
+    if (none == costs.end()) return absl::OkStatus();
+    return FieldError(
+        "INVALID_POLICY", "policy.max_formats_per_layer",
+        absl::StrCat("is ", most, ", with which layer ", none - costs.begin(),
+                     " can't keep the bounds of its groups' widths"));
+  }
+
   // Fills in the columns of the units' groups within `budget`, and returns it;
   // or returns the least that would do, which is larger.
   double SolveUnits(const std::vector<Unit>& units, double budget,
-                    std::vector<int>* columns) const {
-    const int all = static_cast<int>(choices_.columns().size());
-    Problem problem;
-    // The columns of each unit's choices.
-    std::vector<std::vector<int>> allowed(units.size());
-    problem.budget = budget;
-    problem.groups.reserve(units.size());
-    for (size_t u = 0; u < units.size(); ++u) {
-      std::vector<Choice>& choices = problem.groups.emplace_back();
-      choices.reserve(all);
-      for (int c = 0; c < all; ++c) {
-        // A unit's groups are allowed the same (see GroupWidths).
-        if (!choices_.Allows(units[u][0], c)) continue;
-        choices.push_back(UnitChoice(units[u], c));
-        allowed[u].push_back(c);
-      }
+                    std::vector<int>* columns) {
+    FormatProblem problem = MakeProblem(units);
+    problem.problem.budget = budget;
+    const std::optional<Solution> solution =
+        problem.most > 0 ? SolveFewFormats(problem)
+                         : SolveKnapsack(problem.problem);
+    if (!solution.has_value()) {
+      if (problem.most == 0) return LowestCost(problem.problem);
+      const std::vector<double> costs = LowestLayerCosts(problem);
+      return std::accumulate(costs.begin(), costs.end(), 0.0);
     }
-    const std::optional<Solution> solution = SolveKnapsack(problem);
-    if (!solution.has_value()) return LowestCost(problem);
+    minimised_ += solution->value;
+    gap_ += solution->gap;
     for (size_t u = 0; u < units.size(); ++u) {
-      const int column = allowed[u][solution->choice[u]];
+      const int column = problem.format[u][solution->choice[u]];
       for (int g : units[u]) (*columns)[g] = column;
     }
     return budget;
@@ -257,6 +291,7 @@ class Planner {
     out.set_budget_left(std::max(0.0, BudgetValue(query_.budget) - Spent(map)));
     SetContinuous(map, &out);
     out.set_format_version(calibration_.tables(0).format_version());
+    if (gap_ > 0) out.set_optimality_gap(gap_ / minimised_);
     absl::StatusOr<std::string> digest = CanonicalDigest(out);
     if (!digest.ok()) return digest.status();
     out.set_name(BitMapName(name->model, *digest));
@@ -347,6 +382,9 @@ class Planner {
   const std::vector<WidthBounds> bounds_;
   const absl::StatusOr<std::vector<uint16_t>> group_widths_;
   const ChoiceTable choices_;
+  // Of the solutions: sums of what was minimised, and of the gaps.
+  double minimised_ = 0;
+  double gap_ = 0;
 };
 
 }  // namespace

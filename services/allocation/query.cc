@@ -17,11 +17,12 @@ namespace {
 
 // Changes whenever the same query may get another map than before, so that maps
 // stored by an older version aren't served.
-constexpr int kSolverVersion = 1;
+constexpr int kSolverVersion = 2;
 
 constexpr uint32_t kDefaultWindow = 32;
 constexpr uint32_t kDefaultContextTokens = 4096;
 constexpr double kMaxBits = 16;
+constexpr uint32_t kMaxFormats = 4;
 
 using Quantizers = google::protobuf::RepeatedPtrField<v1::Quantizer>;
 
@@ -123,6 +124,29 @@ absl::Status CheckWidths(const v1::Policy& policy) {
   return absl::OkStatus();
 }
 
+absl::Status CheckFormats(const v1::Policy& policy) {
+  constexpr char kField[] = "policy.max_formats_per_layer";
+  const uint32_t most = policy.max_formats_per_layer();
+  if (most == 0) return absl::OkStatus();
+  if (most > kMaxFormats) {
+    return FieldError("INVALID_POLICY", kField,
+                      absl::StrCat("is ", most, "; use 1 to ", kMaxFormats,
+                                   ", or 0 for any number"));
+  }
+  if (policy.separate_key_value()) {
+    return FieldError("INVALID_POLICY", kField,
+                      "counts K and V together, so it doesn't go with "
+                      "separate_key_value");
+  }
+  if (policy.strategy() == v1::Policy::UNIFORM ||
+      policy.strategy() == v1::Policy::K_CEIL_V_FLOOR) {
+    return FieldError("INVALID_POLICY", kField,
+                      "goes with ALLOCATED and LAYER_WISE only: the other "
+                      "strategies choose nothing");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::Policy> MakePolicy(const v1::Policy& requested,
                                       const v1::ModelGeometry& geometry) {
   v1::Policy policy = requested;
@@ -149,6 +173,8 @@ absl::StatusOr<v1::Policy> MakePolicy(const v1::Policy& requested,
                       "can't be kept by K_CEIL_V_FLOOR, which gives K more "
                       "than V");
   }
+  absl::Status formats = CheckFormats(policy);
+  if (!formats.ok()) return formats;
   absl::Status widths = CheckWidths(policy);
   if (widths.ok()) widths = CanonicalizeGroupBounds(geometry, &policy);
   if (!widths.ok()) return widths;
@@ -295,6 +321,10 @@ absl::StatusOr<Query> MakeQuery(
     const v1::Calibration& calibration) {
   absl::StatusOr<Query> query = MakeCommon(request, calibration);
   if (!query.ok()) return query;
+  if (query->policy.max_formats_per_layer() != 0) {
+    return FieldError("INVALID_POLICY", "policy.max_formats_per_layer",
+                      "has no curve; ask for the bit maps of single budgets");
+  }
   query->policy.set_strategy(v1::Policy::ALLOCATED);
   query->policy.clear_include_continuous();
   absl::Status checked = CheckSingleQuantizer(*query, calibration);

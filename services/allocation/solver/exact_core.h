@@ -5,16 +5,19 @@
 
 namespace ratequant::allocation {
 
-// Improves `solution`, a feasible solution of `problem`, to the optimum, and
-// sets `optimal` when it is proven.
+// Improves `solution`, where the greedy walk first met a step that didn't fit,
+// to the optimum, or as near as a bounded effort takes it; sets `gap`.
 //
-// `slope` is the value per cost at which the greedy walk ran out of budget: the
-// multiplier of the linear relaxation. Every choice has a penalty, what it
-// loses against the group's best at that price; a map better than `solution`
-// can only use choices whose penalty is below the gap between `solution` and
-// the linear bound. That leaves a choice open in few groups, and dynamic
-// programming over those, with the same bound, is exact. It stops widening at a
-// fixed number of states, so that time stays bounded; `optimal` is then false.
+// `slope` is that step's value per cost: the multiplier of the linear
+// relaxation, at which every group of `solution` has the choice of least value
+// + slope * cost. What another choice has more is its penalty, and a solution's
+// penalties plus slope times what it leaves of the budget is its excess over
+// the linear bound. Only choices whose penalty is below the excess of the best
+// solution known can be part of a better one. They are tried group by group,
+// those that shift cost at least penalty first, by dynamic programming over the
+// cost; every state also is a solution, with the groups to come as they were,
+// and one that the linear bound of the groups to come lifts above the best
+// solution is dropped. So few groups are ever looked at.
 void ImproveToOptimum(const Problem& problem, double slope, Solution* solution);
 
 }  // namespace ratequant::allocation

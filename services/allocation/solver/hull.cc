@@ -2,30 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
-#include <tuple>
 
 namespace ratequant::allocation {
 namespace {
-
-// Sorted by cost, and every next one strictly better.
-std::vector<int> ParetoFront(const std::vector<Choice>& choices) {
-  std::vector<int> order(choices.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto key = [&choices](int i) {
-    return std::tuple(choices[i].cost, choices[i].value, i);
-  };
-  const auto less = [&key](int a, int b) { return key(a) < key(b); };
-  if (!std::is_sorted(order.begin(), order.end(), less)) {
-    std::sort(order.begin(), order.end(), less);
-  }
-  std::vector<int> front;
-  for (int i : order) {
-    if (front.empty() || choices[i].value < choices[front.back()].value) {
-      front.push_back(i);
-    }
-  }
-  return front;
-}
 
 // True when `b` lies above the line from `a` to `c`.
 bool AboveLine(const Choice& a, const Choice& b, const Choice& c) {
@@ -35,16 +14,42 @@ bool AboveLine(const Choice& a, const Choice& b, const Choice& c) {
 
 }  // namespace
 
-std::vector<int> LowerHull(const std::vector<Choice>& choices) {
-  std::vector<int> hull;
-  for (int i : ParetoFront(choices)) {
-    while (hull.size() >= 2 && AboveLine(choices[hull[hull.size() - 2]],
-                                         choices[hull.back()], choices[i])) {
-      hull.pop_back();
+const std::vector<int>& HullBuilder::Build(const std::vector<Choice>& choices) {
+  SortByCost(choices);
+  hull_.clear();
+  for (int i : order_) {
+    if (!hull_.empty() && choices[i].value >= choices[hull_.back()].value) {
+      continue;
     }
-    hull.push_back(i);
+    if (!hull_.empty() && choices[i].cost == choices[hull_.back()].cost) {
+      hull_.pop_back();
+    }
+    while (hull_.size() >= 2 && AboveLine(choices[hull_[hull_.size() - 2]],
+                                          choices[hull_.back()], choices[i])) {
+      hull_.pop_back();
+    }
+    hull_.push_back(i);
   }
-  return hull;
+  return hull_;
+}
+
+void HullBuilder::SortByCost(const std::vector<Choice>& choices) {
+  if (order_.size() != choices.size()) {
+    order_.resize(choices.size());
+    std::iota(order_.begin(), order_.end(), 0);
+  }
+  const auto less = [&choices](int a, int b) {
+    return choices[a].cost != choices[b].cost
+               ? choices[a].cost < choices[b].cost
+               : a < b;
+  };
+  if (!std::is_sorted(order_.begin(), order_.end(), less)) {
+    std::sort(order_.begin(), order_.end(), less);
+  }
+}
+
+std::vector<int> LowerHull(const std::vector<Choice>& choices) {
+  return HullBuilder().Build(choices);
 }
 
 GreedyWalk::GreedyWalk(const std::vector<std::vector<Choice>>& groups)
@@ -52,8 +57,9 @@ GreedyWalk::GreedyWalk(const std::vector<std::vector<Choice>>& groups)
   hulls_.reserve(groups.size());
   std::vector<Entry> entries;
   entries.reserve(groups.size());
+  HullBuilder builder;
   for (const auto& choices : groups) {
-    hulls_.push_back(LowerHull(choices));
+    hulls_.push_back(builder.Build(choices));
     if (hulls_.back().size() > 1) {
       const int group = static_cast<int>(hulls_.size()) - 1;
       entries.push_back({NextStep(group).slope, group});

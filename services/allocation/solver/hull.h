@@ -14,6 +14,20 @@ namespace ratequant::allocation {
 // the one before. Points on a straight edge stay. Never empty.
 std::vector<int> LowerHull(const std::vector<Choice>& choices);
 
+// LowerHull for group after group: quick where the next group's choices are
+// ordered by cost as the last one's were. Not thread-safe.
+class HullBuilder {
+ public:
+  // Valid until the next call.
+  const std::vector<int>& Build(const std::vector<Choice>& choices);
+
+ private:
+  void SortByCost(const std::vector<Choice>& choices);
+
+  std::vector<int> order_;
+  std::vector<int> hull_;
+};
+
 // Walks from the cheapest selection to the one of least value, always taking
 // the step that gains most value per cost; equal slopes go to the group that
 // comes first (paper Algorithm 2, over hulls).

@@ -30,19 +30,18 @@ struct Solution {
   std::vector<int> choice;  // [groups], index into the group's choices
   double cost = 0;
   double value = 0;
-  // True when no cheaper or better map exists (up to rounding in the sums);
-  // false when the search was cut short, the solution is then within the last
-  // greedy step of the optimum.
-  bool optimal = false;
+  // No solution has a value below value - gap (up to 1e-12 of the value). 0:
+  // the solution is optimal; above, the search for better ones was cut short.
+  double gap = 0;
 };
 
 // The cheapest total cost, summed in the order of the groups.
 double LowestCost(const Problem& problem);
 
-// Solves: greedy by slope over each group's lower convex hull, then what is
-// left of the budget is spent on the best steps that still fit, then an exact
-// search over the few groups the linear bound leaves open. Equal slopes go to
-// the group that comes first. nullopt when even LowestCost is above the budget.
+// Solves: greedy by slope over each group's lower convex hull, then an exact
+// search over the few groups that the linear bound leaves open (see
+// exact_core.h). Equal slopes go to the group that comes first. nullopt when
+// even LowestCost is above the budget.
 std::optional<Solution> SolveKnapsack(const Problem& problem);
 
 }  // namespace ratequant::allocation

@@ -16,7 +16,6 @@
 #include "gtest/gtest.h"
 #include "services/allocation/curve.h"
 #include "services/allocation/planner.h"
-#include "services/common/canonical.h"
 #include "services/common/resource_names.h"
 #include "services/common/status.h"
 #include "tests/services/allocation/calibration_generator.h"
@@ -461,37 +460,6 @@ TEST(GroupWidthsTest, CurvesKeepToThePolicyAndMatchTheirMaps) {
                      point.uniform_objective_value());
     EXPECT_DOUBLE_EQ(map->k_ceil_v_floor_objective_value(),
                      point.k_ceil_v_floor_objective_value());
-  }
-}
-
-TEST(GroupWidthsTest, OtherRequestsKeepTheirMapsAndKeys) {
-  // Recorded before policies could narrow single groups.
-  const struct {
-    Policy::Strategy strategy;
-    const char* map;
-    const char* key;
-  } before[] = {
-      {Policy::ALLOCATED,
-       "8f6091f815edca328254481f35153149b69d4efd46096895018e9f063a9e2fd9",
-       "a86afa3c9ed038ec4963eaf45c755c06a1efebdd7a65f0ba150e619306f47623"},
-      {Policy::UNIFORM,
-       "2a90360a48dfb555bb9cb3bb5dd1cfc4ad92cc8a3f520dbda2f752b1e16ea28d",
-       "5ba6fffef843cae1897e8f27725b617ab34769fb58bd2ca99c9bf26bbc42774c"},
-      {Policy::K_CEIL_V_FLOOR,
-       "382d22f3dc0988728a64f35d72b821230ecd237d8eaa1a65d41776b8377ebf3d",
-       "e6b9b23f94ba39a9e650971270bb9a4fd6c3e154ea295c7ec0aee6cf220bfb86"},
-      {Policy::LAYER_WISE,
-       "fd2942a366e8d7f7efcac8933ccdf6071f3ce9b20ed704a475fff369518a1432",
-       "132e780c24da8c7bfce2247c7bf2f77856af812226a55e1bc522aac61683f0e4"},
-  };
-  const v1::Calibration calibration =
-      Calibrated({.layers = 6, .kv_heads = 3, .seed = 7});
-  for (const auto& [strategy, map, key] : before) {
-    v1::GetBitMapRequest request;
-    request.mutable_budget()->set_effective_bits(3.1);
-    request.mutable_policy()->set_strategy(strategy);
-    EXPECT_EQ(Plan(request, calibration)->name(), BitMapName("m", map));
-    EXPECT_EQ(*QueryKey(*MakeQuery(request, calibration), calibration), key);
   }
 }
 
