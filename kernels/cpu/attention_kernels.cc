@@ -32,14 +32,14 @@ HWY_INLINE void WithVectors(int count, const Function& function) {
   }
 }
 
-void LoadPacked(const RowPlan& plan, const uint8_t* section, int row, int count,
-                float* tile, TileFactors& factors) {
+void LoadPacked(const RowPlan& plan, const uint8_t* section, size_t readable,
+                int row, int count, float* tile, TileFactors& factors) {
   // Vectors stay inside a row, and inside a group of its channels.
   const bool grouped = plan.params.block_channels > 1;
-  WithVectors(grouped ? plan.params.block_channels : plan.dim,
-              [&](auto d) HWY_ATTR {
-                LoadPackedTile(d, plan, section, row, count, tile, factors);
-              });
+  WithVectors(
+      grouped ? plan.params.block_channels : plan.dim, [&](auto d) HWY_ATTR {
+        LoadPackedTile(d, plan, section, readable, row, count, tile, factors);
+      });
 }
 
 void LoadHalfRows(const uint16_t* halves, int count, float* out) {
@@ -102,47 +102,66 @@ void Rescale(float factor, int row, SoftmaxRows& state) {
   });
 }
 
+// A row's scores, of which those of tokens outside `visible` are -infinity.
+// Returns the largest, and `max` at least.
+template <bool kCapped>
+HWY_INLINE float FinishScores(const TileFactors& keys, float constant,
+                              TileRange visible, int count, float soft_cap,
+                              float max, float* HWY_RESTRICT scores) {
+  const WideTag d;
+  const IntTag<WideTag> di;
+  const auto lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const auto zero_factor = hn::Set(d, constant);
+  const auto cap = hn::Set(d, soft_cap);
+  const auto lanes = hn::Iota(di, 0);
+  auto largest = hn::Set(d, max);
+  for (int t = 0; t < count; t += NumLanes(d)) {
+    auto score =
+        hn::MulAdd(hn::Load(d, keys.scale + t), hn::Load(d, scores + t),
+                   hn::Mul(hn::Load(d, keys.zero + t), zero_factor));
+    if constexpr (kCapped) {
+      score = hn::Mul(cap, hn::Tanh(d, hn::Div(score, cap)));
+    }
+    const auto seen = hn::And(hn::Gt(lanes, hn::Set(di, visible.begin - t - 1)),
+                              hn::Lt(lanes, hn::Set(di, visible.end - t)));
+    score = hn::IfThenElse(hn::RebindMask(d, seen), score, lowest);
+    hn::Store(score, d, scores + t);
+    largest = hn::Max(largest, score);
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, largest));
+}
+
+// exp(score - max), times the values' scales in place.
+HWY_INLINE void FinishWeights(const TileFactors& values, float max, int count,
+                              float* HWY_RESTRICT scores, float& sum,
+                              float& zero) {
+  const WideTag d;
+  const auto top = hn::Set(d, max);
+  auto weights = hn::Zero(d), zeros = hn::Zero(d);
+  for (int t = 0; t < count; t += NumLanes(d)) {
+    const auto weight = hn::Exp(d, hn::Sub(hn::Load(d, scores + t), top));
+    weights = hn::Add(weights, weight);
+    zeros = hn::MulAdd(weight, hn::Load(d, values.zero + t), zeros);
+    hn::Store(hn::Mul(weight, hn::Load(d, values.scale + t)), d, scores + t);
+  }
+  sum += hn::GetLane(hn::SumOfLanes(d, weights));
+  zero += hn::GetLane(hn::SumOfLanes(d, zeros));
+}
+
 void Weigh(const TileFactors& keys, const float* constants,
            const TileFactors& values, const TileRange* visible, int count,
            float soft_cap, float* scores, SoftmaxRows& state) {
-  const WideTag d;
-  const IntTag<WideTag> di;
-  constexpr int kLanes = NumLanes(WideTag());
-  const auto lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
   for (int r = 0; r < state.rows; ++r) {
+    const auto finish =
+        soft_cap > 0 ? &FinishScores<true> : &FinishScores<false>;
     float* const row = scores + r * kTileTokens;
-    const auto constant = hn::Set(d, constants[r]);
-    const auto begin = hn::Set(di, visible[r].begin - 1);
-    const auto end = hn::Set(di, visible[r].end);
-    auto largest = hn::Set(d, state.max[r]);
-    for (int t = 0; t < count; t += kLanes) {
-      auto score = hn::MulAdd(hn::Load(d, keys.scale + t), hn::Load(d, row + t),
-                              hn::Mul(hn::Load(d, keys.zero + t), constant));
-      if (soft_cap > 0) {
-        const auto cap = hn::Set(d, soft_cap);
-        score = hn::Mul(cap, hn::Tanh(d, hn::Div(score, cap)));
-      }
-      const auto token = hn::Iota(di, t);
-      const auto seen = hn::And(hn::Gt(token, begin), hn::Lt(token, end));
-      score = hn::IfThenElse(hn::RebindMask(d, seen), score, lowest);
-      hn::Store(score, d, row + t);
-      largest = hn::Max(largest, score);
-    }
-    const float max = hn::GetLane(hn::MaxOfLanes(d, largest));
+    const float max = finish(keys, constants[r], visible[r], count, soft_cap,
+                             state.max[r], row);
     if (max > state.max[r]) {
       Rescale(std::exp(state.max[r] - max), r, state);
       state.max[r] = max;
     }
-    auto sum = hn::Zero(d), zero = hn::Zero(d);
-    for (int t = 0; t < count; t += kLanes) {
-      const auto weight =
-          hn::Exp(d, hn::Sub(hn::Load(d, row + t), hn::Set(d, max)));
-      sum = hn::Add(sum, weight);
-      zero = hn::MulAdd(weight, hn::Load(d, values.zero + t), zero);
-      hn::Store(hn::Mul(weight, hn::Load(d, values.scale + t)), d, row + t);
-    }
-    state.sum[r] += hn::GetLane(hn::SumOfLanes(d, sum));
-    state.zero[r] += hn::GetLane(hn::SumOfLanes(d, zero));
+    FinishWeights(values, max, count, row, state.sum[r], state.zero[r]);
   }
 }
 

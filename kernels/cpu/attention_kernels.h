@@ -1,6 +1,7 @@
 #ifndef RATEQUANT_KERNELS_CPU_ATTENTION_KERNELS_H_
 #define RATEQUANT_KERNELS_CPU_ATTENTION_KERNELS_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/quantizers/row_plan.h"
@@ -40,12 +41,14 @@ struct SoftmaxRows {
 };
 
 struct AttentionKernels {
-  // Rows [row, row + count) of a section: levels into tile[count, dim] and the
+  // Rows [row, row + count) of a section, of which, and of whatever follows it,
+  // `readable` bytes may be read: levels into tile[count, dim] and the
   // factors of `count` tokens. Where channels have parameters of their own, a
   // key's are left to fold_channels and its factors are 1 and 1; a value's are
   // in the levels.
-  void (*load_packed)(const RowPlan& plan, const uint8_t* section, int row,
-                      int count, float* tile, TileFactors& factors);
+  void (*load_packed)(const RowPlan& plan, const uint8_t* section,
+                      size_t readable, int row, int count, float* tile,
+                      TileFactors& factors);
 
   // fp16 numbers into `out`; `count` is a multiple of 8.
   void (*load_halves)(const uint16_t* halves, int count, float* out);

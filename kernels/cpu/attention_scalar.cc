@@ -41,8 +41,8 @@ float LevelOf(const RowPlan& plan, const uint8_t* section, int token, int c) {
   return static_cast<float>(code);
 }
 
-void LoadPacked(const RowPlan& plan, const uint8_t* section, int row, int count,
-                float* tile, TileFactors& factors) {
+void LoadPacked(const RowPlan& plan, const uint8_t* section, size_t, int row,
+                int count, float* tile, TileFactors& factors) {
   const bool kivi = plan.kind == QuantizerKind::kKivi;
   for (int t = 0; t < count; ++t) {
     for (int c = 0; c < plan.dim; ++c) {

@@ -135,8 +135,12 @@ class Unpacker {
   static constexpr int kLanes = NumLanes(D());
   // 8 codes are whole bytes; vectors of 4 start in the middle every other time.
   static constexpr int kSets = kLanes < 8 ? 8 / kLanes : 1;
+
+ public:
+  // Codes from one vector that begins on a byte to the next such one.
   static constexpr int kStep = kLanes * kSets;
 
+ private:
   int width_;
   hn::Vec<hn::Repartition<uint8_t, D>> bytes_[kSets];
   hn::Vec<hn::RebindToUnsigned<D>> shifts_[kSets];

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "hwy/cache_control.h"
+
 namespace ratequant::kv {
 namespace {
 
@@ -72,6 +74,8 @@ void HeadAttention::Run(const HeadTask& task, const ConstHeads& queries,
     const int count =
         std::min({keys.end, values.end, end, position + kTileTokens}) -
         position;
+    Prefetch(kKey, position + count, end);
+    Prefetch(kValue, position + count, end);
     ScoreKeys(keys, count);
     LoadTile(kValue, values, count, value_factors_);
     AddValues(keys, values, position, count);
@@ -131,6 +135,21 @@ HeadAttention::Source HeadAttention::Locate(int tensor, int position) const {
   return source;
 }
 
+void HeadAttention::Prefetch(int tensor, int position, int end) const {
+  constexpr size_t kLine = 64;
+  if (position >= end) return;
+  const Source source = Locate(tensor, position);
+  if (source.section == nullptr) return;
+  const SectionLayout& layout = task_.plans[tensor].layout;
+  const auto fetch = [](const uint8_t* bytes, size_t count) {
+    for (size_t i = 0; i < count; i += kLine) hwy::Prefetch(bytes + i);
+  };
+  // A page's parameters come with its first tile.
+  if (source.row < kTileTokens) fetch(source.section, layout.params_bytes);
+  fetch(source.section + layout.codes_offset + source.row * layout.row_bytes,
+        std::min(source.end - position, kTileTokens) * layout.row_bytes);
+}
+
 void HeadAttention::LoadTile(int tensor, const Source& source, int count,
                              TileFactors& factors) {
   const RowPlan& plan = task_.plans[tensor];
@@ -144,8 +163,11 @@ void HeadAttention::LoadTile(int tensor, const Source& source, int count,
                          count * dim_, tile_);
     factors = plain_factors_;
   } else {
-    kernels_.load_packed(plan, source.section, source.row, count, tile_,
-                         factors);
+    // The rest of the page is this sequence's too.
+    const size_t readable =
+        task_.memory->page_bytes - PlaceOf(tensor).section_offset;
+    kernels_.load_packed(plan, source.section, readable, source.row, count,
+                         tile_, factors);
   }
 }
 

@@ -54,6 +54,9 @@ class HeadAttention {
   void LoadQueries(const ConstHeads& queries);
   // What the positions' run from `position` on lies in.
   Source Locate(int tensor, int position) const;
+  // Fetches what the tile at `position` is packed in: pages lie anywhere, where
+  // the CPU doesn't expect them.
+  void Prefetch(int tensor, int position, int end) const;
   void LoadTile(int tensor, const Source& source, int count,
                 TileFactors& factors);
   void ScoreKeys(const Source& source, int count);

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "kernels/cpu/attention_kernels.h"
@@ -75,18 +76,34 @@ class RegisterLevels {
   hn::Vec<D> table_;
 };
 
+// Levels of a codebook that fits the registers.
 template <int kWidth, class D>
 class CodebookLevels {
  public:
-  CodebookLevels(D, const Codebook& codebook) : codebook_(codebook) {}
+  CodebookLevels(D d, const float* levels) : table_(d, levels) {}
 
   HWY_INLINE hn::Vec<D> operator()(D d, const Unpacker<D>& unpacker,
                                    const uint8_t* codes, int first) const {
-    return UnitsOfCodes<kWidth>(d, codebook_, unpacker.Codes(d, codes, first));
+    return table_.Lookup(d, unpacker.Codes(d, codes, first));
   }
 
  private:
-  const Codebook& codebook_;
+  RegisterTable<kCodebookEntries<kWidth>, D> table_;
+};
+
+// Levels of one that doesn't.
+template <class D>
+class GatheredLevels {
+ public:
+  GatheredLevels(D, const float* levels) : levels_(levels) {}
+
+  HWY_INLINE hn::Vec<D> operator()(D d, const Unpacker<D>& unpacker,
+                                   const uint8_t* codes, int first) const {
+    return hn::GatherIndex(d, levels_, unpacker.Codes(d, codes, first));
+  }
+
+ private:
+  const float* levels_;
 };
 
 // --- a tile ---
@@ -98,78 +115,94 @@ struct ChannelGroups {
   int channels = 0;  // of a group
 };
 
-template <class D, class Levels>
-HWY_INLINE void UnpackPlain(D d, const Levels& levels,
-                            const Unpacker<D>& unpacker, const uint8_t* codes,
-                            int count, float* HWY_RESTRICT out) {
-  for (int i = 0; i < count; i += NumLanes(d)) {
-    hn::StoreU(levels(d, unpacker, codes, i), d, out + i);
-  }
-}
-
-// `index`: of the first code in the tile.
-template <class D, class Levels>
-HWY_INLINE void UnpackGrouped(D d, const Levels& levels,
-                              const Unpacker<D>& unpacker,
-                              const ChannelGroups& groups, int index,
-                              const uint8_t* codes, int count,
-                              float* HWY_RESTRICT out) {
-  for (int i = 0; i < count;) {
-    const int group = (index + i) / groups.channels;
-    const int end = HWY_MIN(count, (group + 1) * groups.channels - index);
-    const auto scale = hn::Set(d, groups.scales[group]);
-    const auto zero = hn::Set(d, groups.zeros[group]);
-    for (; i < end; i += NumLanes(d)) {
-      hn::StoreU(hn::MulAdd(levels(d, unpacker, codes, i), scale, zero), d,
-                 out + i);
-    }
-  }
-}
-
-// The packed rows of a tile.
+// The packed rows of a tile. Rows lie one after the other and are whole bytes.
 struct CodeRows {
   const uint8_t* codes = nullptr;
-  size_t readable = 0;  // bytes from `codes` to the section's end
+  size_t readable = 0;  // bytes from `codes` on
   int width = 0;
-  int count = 0;  // codes, a multiple of 16, or of 8 for vectors of 8 floats
+  int row_codes = 0;  // a multiple of 16, or of 8 for vectors of 8 floats
+  int rows = 0;
 };
 
-// All codes of a tile; rows lie one after the other and are whole bytes.
-template <class D, class Levels>
-HWY_NOINLINE void UnpackTile(D d, const Levels& levels, const CodeRows& rows,
-                             const ChannelGroups* groups,
-                             float* HWY_RESTRICT out) {
-  const Unpacker<D> unpacker(d, rows.width);
-  const auto unpack = [&](int index, const uint8_t* codes, int count) HWY_ATTR {
-    if (groups != nullptr) {
-      UnpackGrouped(d, levels, unpacker, *groups, index, codes, count,
-                    out + index);
-    } else {
-      UnpackPlain(d, levels, unpacker, codes, count, out + index);
+// `count` codes to levels, and on to `finish`(levels).
+template <class D, class Levels, class Finish>
+HWY_INLINE void UnpackRun(D d, const Levels& levels,
+                          const Unpacker<D>& unpacker, const Finish& finish,
+                          int step_bytes, int count,
+                          const uint8_t* HWY_RESTRICT codes,
+                          float* HWY_RESTRICT out) {
+  constexpr int kStep = Unpacker<D>::kStep;
+#pragma GCC unroll 4
+  for (int i = 0; i < count; i += kStep) {
+    for (int j = 0; j < kStep; j += NumLanes(D())) {
+      hn::StoreU(finish(levels(d, unpacker, codes, j)), d, out + i + j);
     }
-  };
-  // Reads go up to kBitSlack bytes beyond the codes; the last of them are read
-  // from a copy.
-  constexpr int kStep = HWY_MAX(8, NumLanes(D()));
-  const size_t step_bytes = kStep / 8 * rows.width;
-  const size_t safe_steps = rows.readable < kBitSlack
-                                ? 0
-                                : (rows.readable - kBitSlack) / step_bytes + 1;
-  const int safe = static_cast<int>(
-      HWY_MIN(safe_steps * kStep, static_cast<size_t>(rows.count)));
-  unpack(0, rows.codes, safe);
-  if (safe == rows.count) return;
-  uint8_t copy[3 * kBitSlack] = {};
-  const size_t copied = static_cast<size_t>(safe) / 8 * rows.width;
-  memcpy(copy, rows.codes + copied,
-         static_cast<size_t>(rows.count - safe) / 8 * rows.width);
-  unpack(safe, copy, rows.count - safe);
+    codes += step_bytes;
+  }
+}
+
+template <class D, class Levels>
+HWY_INLINE void UnpackRows(D d, Levels levels, const CodeRows& rows,
+                           const ChannelGroups* groups,
+                           float* HWY_RESTRICT out) {
+  const Unpacker<D> unpacker(d, rows.width);
+  const int step_bytes = Unpacker<D>::kStep / 8 * rows.width;
+  const int count = rows.rows * rows.row_codes;
+  if (groups == nullptr) {
+    UnpackRun(
+        d, levels, unpacker, [](auto v) HWY_ATTR { return v; }, step_bytes,
+        count, rows.codes, out);
+    return;
+  }
+  const int channels = groups->channels;
+  for (int i = 0, group = 0; i < count; i += channels, ++group) {
+    const auto scale = hn::Set(d, groups->scales[group]);
+    const auto zero = hn::Set(d, groups->zeros[group]);
+    UnpackRun(
+        d, levels, unpacker,
+        [&](auto v) HWY_ATTR { return hn::MulAdd(v, scale, zero); }, step_bytes,
+        channels, rows.codes + i / 8 * rows.width, out + i);
+  }
+}
+
+// Unpacking reads up to kBitSlack bytes beyond the codes; where they aren't
+// there, the last rows are read from a copy.
+template <class D, class Levels>
+HWY_INLINE void UnpackTile(D d, const Levels& levels, CodeRows rows,
+                           const ChannelGroups* groups,
+                           float* HWY_RESTRICT out) {
+  const size_t row_bytes = BytesOfCodes(rows.width, rows.row_codes);
+  const size_t last_rows =
+      row_bytes * rows.rows + kBitSlack <= rows.readable
+          ? 0
+          : HWY_MIN((kBitSlack + row_bytes - 1) / row_bytes,
+                    static_cast<size_t>(rows.rows));
+  CodeRows last = rows;
+  last.rows = static_cast<int>(last_rows);
+  rows.rows -= last.rows;
+  UnpackRows(d, levels, rows, groups, out);
+  if (last.rows == 0) return;
+  uint8_t copy[kMaxDim + 2 * kBitSlack] = {};
+  memcpy(copy, rows.codes + rows.rows * row_bytes, last_rows * row_bytes);
+  last.codes = copy;
+  const int done = rows.rows * rows.row_codes;
+  ChannelGroups last_groups;
+  if (groups != nullptr) {
+    const int done_groups = done / groups->channels;
+    last_groups = {groups->scales + done_groups, groups->zeros + done_groups,
+                   groups->channels};
+  }
+  UnpackRows(d, levels, last, groups != nullptr ? &last_groups : nullptr,
+             out + done);
 }
 
 template <int kWidth, class D>
 HWY_INLINE void UnpackCodebook(D d, const Codebook& codebook,
                                const CodeRows& rows, float* out) {
-  UnpackTile(d, CodebookLevels<kWidth, D>(d, codebook), rows, nullptr, out);
+  using Levels =
+      std::conditional_t<(kCodebookEntries<kWidth> > kMaxRegisterEntries<D>),
+                         GatheredLevels<D>, CodebookLevels<kWidth, D>>;
+  UnpackTile(d, Levels(d, codebook.units.data()), rows, nullptr, out);
 }
 
 template <class D>
@@ -266,13 +299,15 @@ HWY_INLINE void LoadFactors(D d, const RowPlan& plan, const uint8_t* section,
 }
 
 template <class D>
-void LoadPackedTile(D d, const RowPlan& plan, const uint8_t* section, int row,
-                    int count, float* tile, TileFactors& factors) {
+void LoadPackedTile(D d, const RowPlan& plan, const uint8_t* section,
+                    size_t readable, int row, int count, float* tile,
+                    TileFactors& factors) {
   const size_t offset = plan.layout.codes_offset + row * plan.layout.row_bytes;
   const CodeRows rows = {.codes = section + offset,
-                         .readable = plan.layout.section_bytes - offset,
+                         .readable = readable - offset,
                          .width = plan.width,
-                         .count = count * plan.dim};
+                         .row_codes = plan.dim,
+                         .rows = count};
   LoadFactors(d, plan, section, row, count, factors);
   if (plan.kind == QuantizerKind::kKivi && plan.params.block_tokens == 1) {
     HWY_ALIGN float scales[kTileTokens * kMaxDim / 8];

@@ -71,28 +71,73 @@ struct SymmetricRow {
   hn::Vec<D> limit;
 };
 
-// table[index] for a table of kEntries (a power of two, at least a vector):
-// within registers while it fits a few, from memory otherwise.
+// Whether tables of two vectors can be looked up at once.
+#undef RQ_TWO_TABLES
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+#define RQ_TWO_TABLES 1
+#else
+#define RQ_TWO_TABLES 0
+#endif
+
+// Entries of tables that are looked up within registers; larger ones are
+// gathered from memory.
+template <class D>
+inline constexpr int kMaxRegisterEntries = RQ_TWO_TABLES&& NumLanes(D()) == 16
+                                               ? 256
+                                               : 4 * NumLanes(D());
+
+// A table of kEntries, a power of two and at least a vector, in registers.
+template <int kEntries, class D>
+class RegisterTable {
+ public:
+  RegisterTable(D d, const float* HWY_RESTRICT table) {
+    for (int i = 0; i < kChunks; ++i) {
+      chunks_[i] = hn::LoadU(d, table + i * kLanes);
+    }
+  }
+
+  // Entries [index]; its bits above the table's don't matter.
+  HWY_INLINE hn::Vec<D> Lookup(D d, hn::Vec<IntTag<D>> index) const {
+    return LookupIn<0, kChunks>(d, index);
+  }
+
+ private:
+  static constexpr int kLanes = NumLanes(D());
+  static constexpr int kChunks = kEntries / kLanes;
+
+  // In kCount chunks from kFirst on.
+  template <int kFirst, int kCount>
+  HWY_INLINE hn::Vec<D> LookupIn(D d, hn::Vec<IntTag<D>> index) const {
+    const IntTag<D> di;
+    if constexpr (kCount == 1) {
+      const auto lane = hn::And(index, hn::Set(di, kLanes - 1));
+      return hn::TableLookupLanes(chunks_[kFirst], hn::IndicesFromVec(d, lane));
+#if RQ_TWO_TABLES
+    } else if constexpr (kCount == 2 && kLanes == 16) {
+      return hn::Vec<D>{_mm512_permutex2var_ps(chunks_[kFirst].raw, index.raw,
+                                               chunks_[kFirst + 1].raw)};
+#endif
+    } else {
+      // By the index's highest bit.
+      constexpr int kHalf = kCount / 2;
+      const auto upper = hn::TestBit(index, hn::Set(di, kHalf * kLanes));
+      return hn::IfThenElse(hn::RebindMask(d, upper),
+                            LookupIn<kFirst + kHalf, kHalf>(d, index),
+                            LookupIn<kFirst, kHalf>(d, index));
+    }
+  }
+
+  hn::Vec<D> chunks_[kChunks];
+};
+
+// table[index] for a table of kEntries.
 template <int kEntries, class D>
 HWY_INLINE hn::Vec<D> Lookup(D d, const float* HWY_RESTRICT table,
                              hn::Vec<IntTag<D>> index) {
-  const IntTag<D> di;
-  constexpr int kLanes = NumLanes(D());
-  constexpr int kChunks = kEntries / kLanes;
-  if constexpr (kChunks > 4) {
+  if constexpr (kEntries > kMaxRegisterEntries<D>) {
     return hn::GatherIndex(d, table, index);
   } else {
-    const auto lanes =
-        hn::IndicesFromVec(d, hn::And(index, hn::Set(di, kLanes - 1)));
-    auto result = hn::TableLookupLanes(hn::LoadU(d, table), lanes);
-    for (int chunk = 1; chunk < kChunks; ++chunk) {
-      const auto here = hn::Gt(index, hn::Set(di, chunk * kLanes - 1));
-      result = hn::IfThenElse(
-          hn::RebindMask(d, here),
-          hn::TableLookupLanes(hn::LoadU(d, table + chunk * kLanes), lanes),
-          result);
-    }
-    return result;
+    return RegisterTable<kEntries, D>(d, table).Lookup(d, index);
   }
 }
 
