@@ -1,34 +1,22 @@
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/cpu/simd_block_sweep.h"
-#include "kernels/quantizers/block_sweep.h"
-#include "kernels/quantizers/element.h"
-#include "kernels/quantizers/worker_pool.h"
-#include "kernels/reference/reference_block_sweep.h"
+#include "kernels/quantizers/limits.h"
+#include "kernels/quantizers/section.h"
+#include "kernels/quantizers/sweep/traits.h"
+#include "kernels/quantizers/sweep_backend.h"
 #include "ratequant/kv/bit_width.h"
 #include "ratequant/kv/distortion.h"
 
 namespace ratequant::kv {
 namespace {
-
-constexpr int kTokenMultiple = 32;
-
-// Tokens of one task: enough that every kivi group is whole. It is also a page
-// size.
-int BlockTokens(const std::vector<QuantizerSpec>& quantizers) {
-  int tokens = kTokenMultiple;
-  for (const QuantizerSpec& spec : quantizers) {
-    if (spec.kind != QuantizerKind::kKivi) continue;
-    tokens = std::max<int>(tokens, spec.group_size);
-  }
-  return tokens;
-}
 
 absl::Status CheckPositive(absl::string_view name, int value) {
   if (value >= 1) return absl::OkStatus();
@@ -49,6 +37,41 @@ absl::Status CheckWidths(const std::vector<int>& widths) {
     }
   }
   return absl::OkStatus();
+}
+
+// A kind of the codec is checked as the codec does; of any other, the sweep
+// knows what its registry says.
+absl::Status CheckQuantizer(const QuantizerSpec& spec, int head_dim,
+                            int block_tokens) {
+  if (IsKnownKind(spec.kind)) {
+    return ValidateQuantizer(spec, head_dim, block_tokens);
+  }
+  const std::optional<SweepTraits> traits = SweepTraitsOf(spec);
+  if (!traits.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("quantizer kind ", static_cast<int>(spec.kind),
+                     " isn't one that the sweep measures"));
+  }
+  if (traits->rotates && !IsPowerOfTwo(head_dim)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("head_dim ", head_dim,
+                     " isn't supported; supported: powers of two from 8 to "
+                     "512 where heads are rotated"));
+  }
+  return ValidateShape(head_dim, block_tokens);
+}
+
+absl::Status CheckDeviceOptions(const DistortionSweep::Options& options) {
+  const Device& device = options.device;
+  if (device.kind == DeviceKind::kCpu) return absl::OkStatus();
+  if (device.kind != DeviceKind::kCuda) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device kind ", static_cast<int>(device.kind),
+                     " isn't supported; supported: 0 (CPU), 1 (CUDA)"));
+  }
+  if (device.ordinal >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("CUDA device ", device.ordinal, " is negative"));
 }
 
 absl::Status CheckOptions(const DistortionSweep::Options& options) {
@@ -74,11 +97,11 @@ absl::Status CheckOptions(const DistortionSweep::Options& options) {
     return absl::InvalidArgumentError("no quantizer to sweep");
   }
   for (const QuantizerSpec& spec : options.quantizers) {
-    status = ValidateQuantizer(spec, options.head_dim,
-                               BlockTokens(options.quantizers));
+    status = CheckQuantizer(spec, options.head_dim,
+                            SweepBlockTokens(options.quantizers));
     if (!status.ok()) return status;
   }
-  return absl::OkStatus();
+  return CheckDeviceOptions(options);
 }
 
 absl::string_view TensorName(Tensor tensor) {
@@ -87,13 +110,10 @@ absl::string_view TensorName(Tensor tensor) {
 
 class Sweep final : public DistortionSweep {
  public:
-  Sweep(Options options, std::unique_ptr<BlockSweep> block_sweep)
+  Sweep(Options options, std::unique_ptr<SweepBackend> backend)
       : options_(std::move(options)),
-        block_tokens_(BlockTokens(options_.quantizers)),
-        block_sweep_(std::move(block_sweep)),
-        pool_(options_.threads),
-        groups_(static_cast<size_t>(options_.layers) * options_.kv_heads * 2,
-                std::vector<double>(SweepSums::Size(options_), 0.0)),
+        block_tokens_(SweepBlockTokens(options_.quantizers)),
+        backend_(std::move(backend)),
         tensors_(static_cast<size_t>(options_.layers) * 2) {}
 
   absl::Status Add(int layer, Tensor tensor, int tokens, const void* values,
@@ -107,37 +127,21 @@ class Sweep final : public DistortionSweep {
     bool has_nonzero = false;
   };
 
-  absl::Status CheckCall(int layer, Tensor tensor, int tokens,
-                         const void* values, const void* gradients,
-                         DType dtype) const;
-  std::vector<SweepBlock> SplitIntoBlocks(Tensor tensor, int tokens,
-                                          const void* values,
-                                          const void* gradients,
-                                          DType dtype) const;
-  absl::Status BadElementError(int layer, size_t block_index, int tokens,
-                               const SweepBlock& block,
-                               const BlockCheck& check) const;
+  absl::Status CheckCall(const SweepInput& input) const;
   absl::Status CheckComplete() const;
 
   size_t TensorIndex(int layer, Tensor tensor) const {
     return static_cast<size_t>(layer) * 2 + (tensor == Tensor::kValue ? 1 : 0);
   }
-  size_t GroupIndex(int layer, int head, Tensor tensor) const {
-    return (static_cast<size_t>(layer) * options_.kv_heads + head) * 2 +
-           (tensor == Tensor::kValue ? 1 : 0);
-  }
 
   const Options options_;
   const int block_tokens_;
-  const std::unique_ptr<BlockSweep> block_sweep_;
-  WorkerPool pool_;
-  std::vector<std::vector<double>> groups_;  // [num_groups] SweepSums
-  std::vector<Progress> tensors_;            // [layers * 2]
+  const std::unique_ptr<SweepBackend> backend_;
+  std::vector<Progress> tensors_;  // [layers * 2]
 };
 
-absl::Status Sweep::CheckCall(int layer, Tensor tensor, int tokens,
-                              const void* values, const void* gradients,
-                              DType dtype) const {
+absl::Status Sweep::CheckCall(const SweepInput& input) const {
+  const auto& [layer, tensor, tokens, values, gradients, dtype] = input;
   if (layer < 0 || layer >= options_.layers) {
     return absl::InvalidArgumentError(absl::StrCat(
         "layer ", layer, " isn't one of the ", options_.layers, " layers"));
@@ -164,82 +168,33 @@ absl::Status Sweep::CheckCall(int layer, Tensor tensor, int tokens,
   return absl::OkStatus();
 }
 
-std::vector<SweepBlock> Sweep::SplitIntoBlocks(Tensor tensor, int tokens,
-                                               const void* values,
-                                               const void* gradients,
-                                               DType dtype) const {
-  const size_t block_bytes = static_cast<size_t>(block_tokens_) *
-                             options_.head_dim * ElementSize(dtype);
-  std::vector<SweepBlock> blocks;
-  size_t offset = 0;
-  for (int head = 0; head < options_.kv_heads; ++head) {
-    for (int token = 0; token < tokens; token += block_tokens_) {
-      blocks.push_back(
-          {tensor, dtype, static_cast<const char*>(values) + offset,
-           static_cast<const char*>(gradients) + offset, block_tokens_,
-           std::clamp(options_.sink_tokens - token, 0, block_tokens_)});
-      offset += block_bytes;
-    }
-  }
-  return blocks;
-}
-
-absl::Status Sweep::BadElementError(int layer, size_t block_index, int tokens,
-                                    const SweepBlock& block,
-                                    const BlockCheck& check) const {
-  const bool is_value = check.bad_value >= 0;
-  const int64_t index = is_value ? check.bad_value : check.bad_gradient;
-  const float value = LoadElement(is_value ? block.values : block.gradients,
-                                  block.dtype, index);
-  const size_t blocks_per_head = tokens / block_tokens_;
-  const int64_t token =
-      static_cast<int64_t>(block_index % blocks_per_head) * block_tokens_ +
-      index / options_.head_dim;
+absl::Status BadElementError(int layer, Tensor tensor,
+                             const BadSweepElement& bad) {
+  const float value = bad.value;
   const std::string what = std::isnan(value) ? "NaN"
                            : std::isinf(value)
                                ? (value < 0 ? "-Inf" : "Inf")
                                : absl::StrCat(value, ", beyond fp16's 65504,");
   return absl::DataLossError(
-      absl::StrCat(what, " in the ", is_value ? "values" : "gradient", " of ",
-                   TensorName(block.tensor), ", layer ", layer, ", head ",
-                   block_index / blocks_per_head, ", token ", token,
-                   ", channel ", index % options_.head_dim));
+      absl::StrCat(what, " in the ", bad.is_gradient ? "gradient" : "values",
+                   " of ", TensorName(tensor), ", layer ", layer, ", head ",
+                   bad.head, ", token ", bad.token, ", channel ", bad.channel));
 }
 
 absl::Status Sweep::Add(int layer, Tensor tensor, int tokens,
                         const void* values, const void* gradients,
                         DType dtype) {
-  const absl::Status status =
-      CheckCall(layer, tensor, tokens, values, gradients, dtype);
+  const SweepInput input = {layer, tensor, tokens, values, gradients, dtype};
+  const absl::Status status = CheckCall(input);
   if (!status.ok()) return status;
-  const std::vector<SweepBlock> blocks =
-      SplitIntoBlocks(tensor, tokens, values, gradients, dtype);
-  const int num_blocks = static_cast<int>(blocks.size());
-
-  std::vector<BlockCheck> checks(blocks.size());
-  pool_.Run(num_blocks,
-            [&](int i) { checks[i] = block_sweep_->Check(blocks[i]); });
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    if (checks[i].bad_value < 0 && checks[i].bad_gradient < 0) continue;
-    return BadElementError(layer, i, tokens, blocks[i], checks[i]);
+  const absl::StatusOr<SweepAdded> added = backend_->Add(input);
+  if (!added.ok()) return added.status();
+  if (added->bad.has_value()) {
+    return BadElementError(layer, tensor, *added->bad);
   }
-
-  const size_t size = SweepSums::Size(options_);
-  std::vector<double> sums(blocks.size() * size);
-  pool_.Run(num_blocks, [&](int i) {
-    if (blocks[i].skip_tokens == blocks[i].tokens) return;  // all sinks
-    block_sweep_->Run(blocks[i], absl::MakeSpan(&sums[i * size], size));
-  });
-
-  // Always in the order of the blocks, whatever thread measured them.
   Progress& progress = tensors_[TensorIndex(layer, tensor)];
   progress.tokens += tokens - options_.sink_tokens;
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    const int head = static_cast<int>(i / (tokens / block_tokens_));
-    std::vector<double>& group = groups_[GroupIndex(layer, head, tensor)];
-    for (size_t k = 0; k < size; ++k) group[k] += sums[i * size + k];
-    progress.has_nonzero |= checks[i].has_nonzero;
-  }
+  progress.has_nonzero |= added->has_nonzero;
   return absl::OkStatus();
 }
 
@@ -270,18 +225,21 @@ absl::Status Sweep::CheckComplete() const {
 absl::StatusOr<DistortionTables> Sweep::Finish() const {
   const absl::Status status = CheckComplete();
   if (!status.ok()) return status;
+  const absl::StatusOr<std::vector<double>> sums = backend_->Sums();
+  if (!sums.ok()) return sums.status();
+  const SweepSums layout = SweepSumsOf(options_);
   const double tokens = static_cast<double>(tensors_[0].tokens);
   const double elements = tokens * options_.head_dim;
   DistortionTables result;
-  for (const std::vector<double>& group : groups_) {
-    result.g2.push_back(group[0] / elements);
-    result.x2.push_back(group[1] / elements);
+  for (size_t at = 0; at < sums->size(); at += layout.Size()) {
+    result.g2.push_back((*sums)[at] / elements);
+    result.x2.push_back((*sums)[at + 1] / elements);
   }
-  for (size_t q = 0; q < options_.quantizers.size(); ++q) {
+  for (int q = 0; q < layout.num_quantizers; ++q) {
     DistortionTable table{options_.quantizers[q], options_.widths, {}, {}, {}};
-    for (const std::vector<double>& group : groups_) {
-      for (size_t w = 0; w < options_.widths.size(); ++w) {
-        const double* pair = &group[SweepSums::PairOffset(options_, q, w)];
+    for (size_t at = 0; at < sums->size(); at += layout.Size()) {
+      for (int w = 0; w < layout.num_widths; ++w) {
+        const double* pair = &(*sums)[at + layout.PairOffset(q, w)];
         table.mse.push_back(pair[0] / elements);
         table.c1.push_back(pair[1] / tokens);
         table.c2.push_back(pair[2] / tokens);
@@ -292,17 +250,29 @@ absl::StatusOr<DistortionTables> Sweep::Finish() const {
   return result;
 }
 
-std::unique_ptr<BlockSweep> MakeBlockSweep(
+absl::StatusOr<std::unique_ptr<SweepBackend>> MakeBackend(
     const DistortionSweep::Options& options) {
-  const SweepKernels* const kernels = GetSweepKernels();
-  if (options.backend == Backend::kSimd && kernels != nullptr) {
-    return std::make_unique<SimdBlockSweep>(options, *kernels);
+  if (options.device.kind == DeviceKind::kCuda) {
+    return MakeCudaSweepBackend(options);
   }
-  return std::make_unique<ReferenceBlockSweep>(options,
-                                               BlockTokens(options.quantizers));
+  return MakeCpuSweepBackend(options);
 }
 
 }  // namespace
+
+int SweepBlockTokens(const std::vector<QuantizerSpec>& quantizers) {
+  int tokens = 32;  // also a page size
+  for (const QuantizerSpec& spec : quantizers) {
+    const std::optional<SweepTraits> traits = SweepTraitsOf(spec);
+    if (traits.has_value()) tokens = std::max(tokens, traits->token_multiple);
+  }
+  return tokens;
+}
+
+SweepSums SweepSumsOf(const DistortionSweep::Options& options) {
+  return {static_cast<int>(options.quantizers.size()),
+          static_cast<int>(options.widths.size())};
+}
 
 absl::StatusOr<std::unique_ptr<DistortionSweep>> DistortionSweep::Create(
     const Options& options) {
@@ -314,8 +284,9 @@ absl::StatusOr<std::unique_ptr<DistortionSweep>> DistortionSweep::Create(
       filled.widths.push_back(w);
     }
   }
-  std::unique_ptr<BlockSweep> block_sweep = MakeBlockSweep(filled);
-  return std::make_unique<Sweep>(std::move(filled), std::move(block_sweep));
+  absl::StatusOr<std::unique_ptr<SweepBackend>> backend = MakeBackend(filled);
+  if (!backend.ok()) return backend.status();
+  return std::make_unique<Sweep>(std::move(filled), *std::move(backend));
 }
 
 }  // namespace ratequant::kv

@@ -3,36 +3,27 @@
 #include <utility>
 
 #include "kernels/quantizers/rotation.h"
+#include "kernels/quantizers/sweep/traits.h"
 
 namespace ratequant::kv {
-namespace {
-
-SweepPlan::Quantizer PlanQuantizer(const QuantizerSpec& spec, int dim,
-                                   const std::vector<int>& widths) {
-  SweepPlan::Quantizer quantizer{spec, {}, {}};
-  const bool turboquant = spec.kind == QuantizerKind::kTurboquant;
-  if (turboquant || spec.kind == QuantizerKind::kQuarot) {
-    for (int c = 0; c < dim; ++c) {
-      quantizer.signs.push_back(RotationSign(spec.seed, c));
-    }
-  }
-  if (turboquant) {
-    for (const int width : widths) {
-      quantizer.codebooks.push_back(&GetCodebook(dim, width));
-    }
-  }
-  return quantizer;
-}
-
-}  // namespace
-
 SimdBlockSweep::SimdBlockSweep(const DistortionSweep::Options& options,
                                const SweepKernels& kernels)
     : kernels_(kernels) {
   plan_.dim = options.head_dim;
   plan_.widths = options.widths;
+  bool any_rotates = false;
   for (const QuantizerSpec& spec : options.quantizers) {
-    plan_.quantizers.push_back(PlanQuantizer(spec, plan_.dim, plan_.widths));
+    SweepPlan::Quantizer quantizer{spec, {}};
+    const bool rotates = SweepTraitsOf(spec)->rotates;
+    for (int c = 0; rotates && c < plan_.dim; ++c) {
+      quantizer.signs.push_back(RotationSign(spec.seed, c));
+    }
+    any_rotates |= rotates;
+    plan_.quantizers.push_back(std::move(quantizer));
+  }
+  if (!any_rotates) return;  // a head_dim without codebooks, perhaps
+  for (const int width : plan_.widths) {
+    plan_.codebooks.push_back(&GetCodebook(plan_.dim, width));
   }
 }
 

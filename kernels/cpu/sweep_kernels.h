@@ -13,12 +13,12 @@ namespace ratequant::kv {
 struct SweepPlan {
   struct Quantizer {
     QuantizerSpec spec;
-    std::vector<float> signs;                // [dim], quarot and turboquant
-    std::vector<const Codebook*> codebooks;  // [widths], turboquant
+    std::vector<float> signs;  // [dim], where it rotates
   };
 
   int dim = 0;
   std::vector<int> widths;
+  std::vector<const Codebook*> codebooks;  // [widths], where one rotates
   std::vector<Quantizer> quantizers;
 };
 

@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
-#include "ratequant/kv/distortion.h"
 #include "ratequant/kv/tensor.h"
 
 namespace ratequant::kv {
@@ -32,23 +31,7 @@ struct BlockCheck {
 // Looks at every element, one after the other.
 BlockCheck FindBadElements(const SweepBlock& block, int head_dim);
 
-// Sums over a block: y^2, x^2, then for each quantizer and width the sums of
-// e^2, of (y e)^2 over channels, and of (sum over channels of y e)^2.
-struct SweepSums {
-  static constexpr int kPerGroup = 2;
-  static constexpr int kPerPair = 3;
-
-  static size_t Size(const DistortionSweep::Options& options) {
-    return kPerGroup +
-           options.quantizers.size() * options.widths.size() * kPerPair;
-  }
-  static size_t PairOffset(const DistortionSweep::Options& options,
-                           size_t quantizer, size_t width) {
-    return kPerGroup + (quantizer * options.widths.size() + width) * kPerPair;
-  }
-};
-
-// One backend's way to measure a block. Thread-safe.
+// One CPU backend's way to measure a block. Thread-safe.
 class BlockSweep {
  public:
   virtual ~BlockSweep() = default;

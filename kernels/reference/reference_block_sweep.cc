@@ -4,7 +4,9 @@
 #include <vector>
 
 #include "kernels/quantizers/element.h"
-#include "kernels/reference/reference_codec.h"
+#include "kernels/quantizers/sweep/registry-inl.h"
+#include "kernels/quantizers/sweep/sums.h"
+#include "kernels/reference/scalar_row.h"
 
 namespace ratequant::kv {
 namespace {
@@ -15,56 +17,86 @@ std::vector<float> LoadBlock(const void* data, DType dtype, size_t count) {
   return values;
 }
 
-std::vector<float> RoundTrip(const Codec& codec, const SweepBlock& block,
-                             size_t count) {
-  const int dim = codec.options().head_dim;
-  std::vector<uint8_t> section(codec.layout().section_bytes);
-  std::vector<float> decoded(count);
-  // The caller has checked the values and made the ranges, so neither fails.
-  codec
-      .Encode({block.values, block.dtype, dim}, 0, block.tokens,
-              block.skip_tokens, absl::MakeSpan(section))
-      .IgnoreError();
-  codec.Decode(section, 0, block.tokens, {decoded.data(), DType::kFloat32, dim})
-      .IgnoreError();
-  return decoded;
-}
+// The block as one quantizer sees it.
+class BlockRows {
+ public:
+  BlockRows(const SweepBlock& block, int dim, const std::vector<int>& widths)
+      : block_(block),
+        dim_(dim),
+        widths_(widths),
+        x_(LoadBlock(block.values, block.dtype,
+                     size_t{1} * block.tokens * dim)),
+        y_(LoadBlock(block.gradients, block.dtype, x_.size())) {}
+
+  const std::vector<float>& x() const { return x_; }
+  const std::vector<float>& y() const { return y_; }
+
+  template <class Quantizer>
+  void Measure(const QuantizerSpec& spec, ErrorSums* sums) const {
+    const int group = Quantizer::ColumnTokens(spec, block_.tensor);
+    for (int t = block_.skip_tokens; t < block_.tokens; ++t) {
+      ScalarRow row(spec, block_.tensor, widths_, dim_, &x_[size_t(t) * dim_],
+                    &y_[size_t(t) * dim_], sums);
+      if (group > 0) {
+        MeasureColumns<typename Quantizer::ColumnGrid>(t / group * group, group,
+                                                       row);
+      } else {
+        Quantizer::MeasureRow(row, spec);
+      }
+    }
+  }
+
+ private:
+  // A row of the tokens [first, first + count) that share grids.
+  template <class Grid>
+  void MeasureColumns(int first, int count, ScalarRow& row) const {
+    const int start = std::max(first, block_.skip_tokens);
+    for (size_t w = 0; w < widths_.size(); ++w) {
+      row.MeasureEach(static_cast<int>(w), [&](int channel) {
+        return sweep::GridMap<Grid, ScalarRow>(
+            ColumnRange(start, first + count, channel), widths_[w]);
+      });
+    }
+  }
+
+  sweep::ValueRange ColumnRange(int start, int end, int channel) const {
+    sweep::ValueRange range = {x_[size_t(start) * dim_ + channel],
+                               x_[size_t(start) * dim_ + channel]};
+    for (int t = start + 1; t < end; ++t) {
+      range.low = std::min(range.low, x_[size_t(t) * dim_ + channel]);
+      range.high = std::max(range.high, x_[size_t(t) * dim_ + channel]);
+    }
+    return range;
+  }
+
+  const SweepBlock& block_;
+  const int dim_;
+  const std::vector<int>& widths_;
+  const std::vector<float> x_;  // [tokens, dim]
+  const std::vector<float> y_;
+};
 
 }  // namespace
 
-ReferenceBlockSweep::ReferenceBlockSweep(
-    const DistortionSweep::Options& options, int block_tokens)
-    : options_(options), block_tokens_(block_tokens) {}
-
 void ReferenceBlockSweep::Run(const SweepBlock& block,
                               absl::Span<double> sums) const {
-  const int dim = options_.head_dim;
-  const size_t count = static_cast<size_t>(block.tokens) * dim;
-  const std::vector<float> x = LoadBlock(block.values, block.dtype, count);
-  const std::vector<float> y = LoadBlock(block.gradients, block.dtype, count);
-  const size_t start = static_cast<size_t>(block.skip_tokens) * dim;
+  const BlockRows rows(block, options_.head_dim, options_.widths);
   std::fill(sums.begin(), sums.end(), 0.0);
-  for (size_t i = start; i < count; ++i) {
-    sums[0] += static_cast<double>(y[i]) * y[i];
-    sums[1] += static_cast<double>(x[i]) * x[i];
+  for (size_t i = size_t{1} * block.skip_tokens * options_.head_dim;
+       i < rows.x().size(); ++i) {
+    sums[0] += static_cast<double>(rows.y()[i]) * rows.y()[i];
+    sums[1] += static_cast<double>(rows.x()[i]) * rows.x()[i];
   }
-  for (size_t q = 0; q < options_.quantizers.size(); ++q) {
-    for (size_t w = 0; w < options_.widths.size(); ++w) {
-      const ReferenceCodec codec({options_.quantizers[q], block.tensor,
-                                  options_.widths[w], dim, block_tokens_,
-                                  Backend::kReference});
-      const std::vector<float> decoded = RoundTrip(codec, block, count);
-      double* const pair = &sums[SweepSums::PairOffset(options_, q, w)];
-      for (size_t row = start; row < count; row += dim) {
-        double projection = 0.0;
-        for (size_t i = row; i < row + dim; ++i) {
-          const double e = static_cast<double>(decoded[i]) - x[i];
-          pair[0] += e * e;
-          pair[1] += (y[i] * e) * (y[i] * e);
-          projection += y[i] * e;
-        }
-        pair[2] += projection * projection;
-      }
+  double* pair = &sums[SweepSums::kPerGroup];
+  for (const QuantizerSpec& spec : options_.quantizers) {
+    std::vector<ErrorSums> errors(options_.widths.size());
+    sweep::SweepQuantizers::Visit(spec.kind, [&]<class Quantizer>(Quantizer) {
+      rows.Measure<Quantizer>(spec, errors.data());
+    });
+    for (const ErrorSums& error : errors) {
+      *pair++ = error.square;
+      *pair++ = error.weighted;
+      *pair++ = error.projection;
     }
   }
 }

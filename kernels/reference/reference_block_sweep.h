@@ -2,15 +2,15 @@
 #define RATEQUANT_KERNELS_REFERENCE_REFERENCE_BLOCK_SWEEP_H_
 
 #include "kernels/quantizers/block_sweep.h"
+#include "ratequant/kv/distortion.h"
 
 namespace ratequant::kv {
 
-// Sends every block through a ReferenceCodec and sums in double.
+// Measures with scalar code, and sums in double.
 class ReferenceBlockSweep final : public BlockSweep {
  public:
-  // `block_tokens` is the length of every block, a page size.
-  ReferenceBlockSweep(const DistortionSweep::Options& options,
-                      int block_tokens);
+  explicit ReferenceBlockSweep(const DistortionSweep::Options& options)
+      : options_(options) {}
 
   BlockCheck Check(const SweepBlock& block) const override {
     return FindBadElements(block, options_.head_dim);
@@ -19,7 +19,6 @@ class ReferenceBlockSweep final : public BlockSweep {
 
  private:
   const DistortionSweep::Options options_;
-  const int block_tokens_;
 };
 
 }  // namespace ratequant::kv

@@ -67,7 +67,7 @@ absl::Status ReferenceCodec::Encode(const ConstRows& rows, int first, int count,
                                         (row - first) * rows.row_stride + c);
         // A sink isn't encoded, but a bad one is a bad cache all the same.
         if (IsOutsideHalf(value)) return BadValueError(value, row, c);
-        values.push_back(value);
+        values.push_back(options().round_to_half ? RoundToHalf(value) : value);
       }
     }
     EncodeBlock(std::move(values), block, skip_tokens, section.data());

@@ -1,0 +1,24 @@
+#ifndef RATEQUANT_KERNELS_QUANTIZERS_SWEEP_TARGET_H_
+#define RATEQUANT_KERNELS_QUANTIZERS_SWEEP_TARGET_H_
+
+// The -inl.h files beside this one are compiled for the scalar reference, for
+// CUDA, and once for each of the CPU's vector targets, which have a namespace
+// and compiler options each: kernels/cpu/sweep_kernels.cc defines the two
+// macros for them.
+
+#ifndef RQ_SWEEP_BEGIN
+#define RQ_SWEEP_BEGIN      \
+  namespace ratequant::kv { \
+  namespace sweep {
+#define RQ_SWEEP_END \
+  }                  \
+  }
+#endif
+
+#ifdef __CUDACC__
+#define RQ_SWEEP_INLINE __device__ __forceinline__
+#else
+#define RQ_SWEEP_INLINE inline
+#endif
+
+#endif  // RATEQUANT_KERNELS_QUANTIZERS_SWEEP_TARGET_H_
