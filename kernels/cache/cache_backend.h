@@ -74,13 +74,17 @@ class CacheBackend {
   // the element's size.
   virtual int tensor_alignment() const = 0;
 
-  // The first value of a step's input that can't be stored, where the backend
-  // can tell before it stores.
+  // The first value of a step's input that can't be stored, for backends whose
+  // Append says that there is one: DATA_LOSS.
   virtual BadCacheValue FindBadInput(absl::Span<const SequenceStep> steps,
                                      const ConstHeads& keys,
                                      const ConstHeads& values,
                                      const Execution& on) const = 0;
 
+  // What an append without a batch may store at a time.
+  virtual int max_single_tokens() const = 0;
+
+  // On an error the step's tokens aren't stored.
   virtual absl::Status Append(int layer, const BackendBatch& batch,
                               const ConstHeads& keys, const ConstHeads& values,
                               const Execution& on) = 0;

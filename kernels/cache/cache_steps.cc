@@ -9,9 +9,6 @@
 namespace ratequant::kv {
 namespace {
 
-// Tokens that an append without a batch stores at a time.
-constexpr int kSingleTokens = 4096;
-
 // Uses of all of a batch's sequences, let go together.
 absl::Status UseAll(absl::Span<const std::shared_ptr<SequenceState>> states,
                     ScopedUse::Kind kind, std::vector<ScopedUse>* uses) {
@@ -247,12 +244,13 @@ absl::Status PagedCache::Append(const KvBatch& batch, int layer,
                      " tokens and the step was prepared for ", steps[i].begin));
   }
   const ConstHeads k_rows = Normalized(keys, k), v_rows = Normalized(values, v);
-  const BadCacheValue bad = backend_->FindBadInput(steps, k_rows, v_rows, on);
-  if (bad.entry >= 0) {
+  status = backend_->Append(layer, *(*step)->backend, k_rows, v_rows, on);
+  if (absl::IsDataLoss(status)) {
+    const BadCacheValue bad = backend_->FindBadInput(steps, k_rows, v_rows, on);
+    if (bad.entry < 0) return status;
     return BadValueError(bad, layer, *(*step)->states[bad.entry],
                          steps[bad.entry].begin);
   }
-  status = backend_->Append(layer, *(*step)->backend, k_rows, v_rows, on);
   if (!status.ok()) return status;
   for (size_t i = 0; i < steps.size(); ++i) {
     (*step)->states[i]->lengths[layer] = steps[i].begin + steps[i].count;
@@ -295,28 +293,45 @@ absl::Status PagedCache::Append(SequenceId id, int layer, int64_t tokens,
   if (status.ok()) status = CheckInput(values, v);
   if (!status.ok()) return status;
   const ConstHeads k_rows = Normalized(keys, k), v_rows = Normalized(values, v);
-  SequenceStep step = {.slot = state->slot,
-                       .begin = begin,
-                       .count = static_cast<int32_t>(tokens),
-                       .packed_floor = state->packed_floor};
-  const BadCacheValue bad =
-      backend_->FindBadInput({&step, 1}, k_rows, v_rows, on);
-  if (bad.entry >= 0) return BadValueError(bad, layer, *state, begin);
+  const SequenceStep whole = {.slot = state->slot,
+                              .begin = begin,
+                              .count = static_cast<int32_t>(tokens),
+                              .packed_floor = state->packed_floor};
+  const size_t blocks = state->blocks.size();
+  status = TakePages({&state, 1}, {&whole, 1}, on);
+  if (status.ok()) status = AppendWhole(layer, whole, k_rows, v_rows, on);
+  if (status.ok()) {
+    state->lengths[layer] += static_cast<int32_t>(tokens);
+    return status;
+  }
+  pages_.Return(absl::MakeConstSpan(state->blocks).subspan(blocks));
+  state->blocks.resize(blocks);
+  if (absl::IsDataLoss(status)) {
+    const BadCacheValue bad =
+        backend_->FindBadInput({&whole, 1}, k_rows, v_rows, on);
+    if (bad.entry >= 0) return BadValueError(bad, layer, *state, begin);
+  }
+  return status;
+}
+
+absl::Status PagedCache::AppendWhole(int layer, const SequenceStep& whole,
+                                     const ConstHeads& keys,
+                                     const ConstHeads& values,
+                                     const Execution& on) {
   absl::StatusOr<std::unique_ptr<BackendBatch>> single = TakeSingle();
   if (!single.ok()) return single.status();
-  status = TakePages({&state, 1}, {&step, 1}, on);
-  for (int done = 0; status.ok() && done < tokens; done += step.count) {
-    step.begin = begin + done;
+  absl::Status status;
+  SequenceStep step = whole;
+  for (int done = 0; status.ok() && done < whole.count; done += step.count) {
+    step.begin = whole.begin + done;
     step.first_row = done;
-    step.count =
-        static_cast<int32_t>(std::min<int64_t>(tokens - done, kSingleTokens));
+    step.count = std::min(whole.count - done, backend_->max_single_tokens());
     status = backend_->SetSteps({&step, 1}, **single, on);
     if (status.ok()) {
-      status = backend_->Append(layer, **single, k_rows, v_rows, on);
+      status = backend_->Append(layer, **single, keys, values, on);
     }
   }
   KeepSingle(*std::move(single));
-  if (status.ok()) state->lengths[layer] += static_cast<int32_t>(tokens);
   return status;
 }
 
@@ -329,7 +344,7 @@ absl::StatusOr<std::unique_ptr<BackendBatch>> PagedCache::TakeSingle() {
       return single;
     }
   }
-  return backend_->MakeBatch(1, kSingleTokens);
+  return backend_->MakeBatch(1, backend_->max_single_tokens());
 }
 
 void PagedCache::KeepSingle(std::unique_ptr<BackendBatch> single) {

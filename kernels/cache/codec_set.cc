@@ -34,7 +34,7 @@ absl::StatusOr<std::shared_ptr<const Codec>> CodecSet::Get(
   if (codec == nullptr) {
     absl::StatusOr<std::unique_ptr<Codec>> made =
         Codec::Create({q, tensor, format.width, config_.geometry.head_dim,
-                       config_.page_tokens, backend_});
+                       config_.page_tokens, backend_, true});
     if (!made.ok()) return made.status();
     codec = *std::move(made);
   }

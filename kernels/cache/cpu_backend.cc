@@ -220,17 +220,30 @@ absl::Status CpuBackend::Append(int layer, const BackendBatch& batch,
   const Layer& to = layers_[layer];
   const absl::Span<const SequenceStep> steps = StepsOf(batch);
   const int groups = to.memory.kv_heads * 2;
+  // Calls work(rows of a group, step, input of the group) for all of them.
+  const auto for_all = [&](const auto& work) {
+    RunLoop(on, static_cast<int>(steps.size()) * groups, [&](int i) {
+      const int group = i % groups;
+      const SequenceStep& step = steps[i / groups];
+      work(i, GroupRows(to.memory, *to.codecs[group], group, step.slot), step,
+           HeadRows(group % 2 == 0 ? keys : values, group / 2, step.first_row));
+    });
+  };
   FirstError error;
-  RunLoop(on, static_cast<int>(steps.size()) * groups, [&](int i) {
-    const int group = i % groups;
-    const SequenceStep& step = steps[i / groups];
-    absl::Status status =
-        GroupRows(to.memory, *to.codecs[group], group, step.slot)
-            .Append(step, HeadRows(group % 2 == 0 ? keys : values, group / 2,
-                                   step.first_row));
+  for_all([&](int i, const GroupRows& rows, const SequenceStep& step,
+              const ConstRows& input) {
+    absl::Status status = rows.Pack(step, input);
     if (!status.ok()) error.Add(i, std::move(status));
   });
-  return error.Take();
+  absl::Status status = error.Take();
+  if (status.ok()) {
+    for_all([](int, const GroupRows& rows, const SequenceStep& step,
+               const ConstRows& input) { rows.Store(step, input); });
+  } else {
+    for_all([](int, const GroupRows& rows, const SequenceStep& step,
+               const ConstRows&) { rows.Unpack(step); });
+  }
+  return status;
 }
 
 absl::Status CpuBackend::Attend(int layer, const BackendBatch& batch,

@@ -34,6 +34,7 @@ class CpuBackend final : public CacheBackend {
   absl::Status CopySidecars(const SequenceStep& state, int to,
                             const Execution& on) override;
   int tensor_alignment() const override { return 1; }
+  int max_single_tokens() const override { return kMaxTokens; }
   BadCacheValue FindBadInput(absl::Span<const SequenceStep> steps,
                              const ConstHeads& keys, const ConstHeads& values,
                              const Execution& on) const override;

@@ -26,6 +26,8 @@ using cuda::DeviceBuffer;
 constexpr int kMaxEdits = 4096;
 // Blocks of attention that a multiprocessor has at a time.
 constexpr int kCtasPerMultiprocessor = 4;
+// Tokens that an append without a batch stores at a time: the grid is as large.
+constexpr int kSingleTokens = 4096;
 // What kernels read in vectors.
 constexpr int kAlignment = 16;
 
@@ -205,6 +207,7 @@ class CudaBackend final : public CacheBackend {
   }
 
   int tensor_alignment() const override { return kAlignment; }
+  int max_single_tokens() const override { return kSingleTokens; }
 
   // Kernels find bad values as they store them; see TakeFault.
   BadCacheValue FindBadInput(absl::Span<const SequenceStep>, const ConstHeads&,

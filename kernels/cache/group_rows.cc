@@ -1,8 +1,10 @@
 #include "kernels/cache/group_rows.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/cache/half_rows.h"
+#include "kernels/quantizers/codec_base.h"
 #include "kernels/quantizers/limits.h"
 
 namespace ratequant::kv {
@@ -15,37 +17,83 @@ static_assert(kScratchValues >= kScratchTokens * kMaxHeadDim);
 
 }  // namespace
 
-absl::Status GroupRows::Append(const SequenceStep& step,
-                               const ConstRows& input) const {
-  // In this order: packing reads what the ring still holds.
-  absl::Status status = Pack(step, input);
-  if (!status.ok()) return status;
-  StoreSinks(step, input);
-  StoreRing(step, input);
-  return absl::OkStatus();
-}
-
 absl::Status GroupRows::Pack(const SequenceStep& step,
                              const ConstRows& input) const {
+  absl::Status status = CheckStored(step, input);
   uint16_t scratch[kScratchValues];
   const int block = place_.block_tokens;
   const int sinks = memory_.sink_tokens;
-  const int tile = std::max(kScratchTokens, block);
   const int end = Packed(step.begin + step.count, step.packed_floor);
   // Blocks of nothing but sinks stay zero, as the codec would leave them.
   int first =
       std::max(Packed(step.begin, step.packed_floor), sinks - sinks % block);
-  while (first < end) {
+  while (status.ok() && first < end) {
     const int page = first - first % memory_.page_tokens;
+    // Rows of the input are read where they lie, others a scratch at a time.
+    const int most = first >= step.begin ? memory_.page_tokens
+                                         : std::max(kScratchTokens, block);
     const int count =
-        std::min({end, page + memory_.page_tokens, first + tile}) - first;
-    absl::Status status = codec_.Encode(
+        std::min({end, page + memory_.page_tokens, first + most}) - first;
+    status = codec_.Encode(
         RowsToEncode(first, count, step, input, scratch), first - page, count,
         std::clamp(sinks - page, 0, memory_.page_tokens), Section(first));
-    if (!status.ok()) return status;
     first += count;
   }
+  return status;
+}
+
+// Of the rows that Store writes, and of those that are packed together with
+// rows of the ring; the codec checks the others.
+absl::Status GroupRows::CheckStored(const SequenceStep& step,
+                                    const ConstRows& input) const {
+  const int end = step.begin + step.count;
+  const int packed = Packed(end, step.packed_floor);
+  const auto has_bad = [&](int first, int last) {
+    first = std::max(first, step.begin);
+    last = std::min(last, end);
+    return first < last && FindBadValue(RowsFrom(input, first - step.begin),
+                                        last - first, dim())
+                                   .row >= 0;
+  };
+  const int mixed = packed > step.begin ? kScratchTokens : 0;
+  if (has_bad(step.begin, step.begin + std::max(mixed, place_.block_tokens)) ||
+      has_bad(step.begin, memory_.sink_tokens) || has_bad(packed, end)) {
+    return absl::DataLossError("a value that fp16 can't hold");
+  }
   return absl::OkStatus();
+}
+
+void GroupRows::Unpack(const SequenceStep& step) const {
+  int first = Packed(step.begin, step.packed_floor);
+  const int end = Packed(step.begin + step.count, step.packed_floor);
+  while (first < end) {
+    const int page = first - first % memory_.page_tokens;
+    const int last = std::min(end, page + memory_.page_tokens);
+    ClearRows(first, last);
+    first = last;
+  }
+}
+
+// Of one page.
+void GroupRows::ClearRows(int first, int end) const {
+  const RowPlan& plan = PlanOf(codec_);
+  uint8_t* const section = memory_.Section(slot_, place_, first);
+  const int row = first % memory_.page_tokens, count = end - first;
+  std::memset(section + plan.layout.codes_offset + row * plan.layout.row_bytes,
+              0, count * plan.layout.row_bytes);
+  const size_t params = plan.params.per_block * sizeof(uint16_t);
+  if (params == 0) return;
+  for (int t = row; t < row + count; t += plan.params.block_tokens) {
+    std::memset(section + plan.params.ScaleOffset(t, 0), 0, params);
+    if (plan.params.has_zero) {
+      std::memset(section + plan.params.ZeroOffset(t, 0), 0, params);
+    }
+  }
+}
+
+void GroupRows::Store(const SequenceStep& step, const ConstRows& input) const {
+  StoreSinks(step, input);
+  StoreRing(step, input);
 }
 
 absl::Span<uint8_t> GroupRows::Section(int position) const {
@@ -57,13 +105,13 @@ int GroupRows::RingRun(int first, int count) const {
   return std::min(count, place_.ring_tokens - first % place_.ring_tokens);
 }
 
-// Positions [first, first + count) in fp16: where they lie, if they lie there
-// one after the other in fp16 already, else in `scratch`.
+// Positions [first, first + count): where they lie, if they lie there one after
+// the other, else in `scratch`.
 ConstRows GroupRows::RowsToEncode(int first, int count,
                                   const SequenceStep& step,
                                   const ConstRows& input,
                                   uint16_t* scratch) const {
-  if (first >= step.begin && input.dtype == DType::kFloat16) {
+  if (first >= step.begin) {
     return RowsFrom(input, first - step.begin);
   }
   const int end = first + count;

@@ -22,10 +22,13 @@ class GroupRows {
         place_(memory.groups[group]),
         slot_(slot) {}
 
-  // Packs what leaves the window in `step` and stores its tokens, rows of
-  // `input` from its first on. Values must be finite and at most 65504 in
-  // magnitude; the pages must be there.
-  absl::Status Append(const SequenceStep& step, const ConstRows& input) const;
+  // An append: Pack writes what leaves the window in `step` to the pages, which
+  // must be there, and then Store the rest of its tokens, rows of `input` from
+  // its first on, to sinks and ring. DATA_LOSS from Pack for a value that fp16
+  // can't hold, anywhere in the step; Unpack makes what it wrote zeros again.
+  absl::Status Pack(const SequenceStep& step, const ConstRows& input) const;
+  void Unpack(const SequenceStep& step) const;
+  void Store(const SequenceStep& step, const ConstRows& input) const;
 
   // Reads positions [first, first + count) of a sequence of state.begin tokens.
   absl::Status Gather(const SequenceStep& state, int first, int count,
@@ -39,7 +42,9 @@ class GroupRows {
   absl::Span<uint8_t> Section(int position) const;
   ConstRows RowsToEncode(int first, int count, const SequenceStep& step,
                          const ConstRows& input, uint16_t* scratch) const;
-  absl::Status Pack(const SequenceStep& step, const ConstRows& input) const;
+  absl::Status CheckStored(const SequenceStep& step,
+                           const ConstRows& input) const;
+  void ClearRows(int first, int end) const;
   void StoreSinks(const SequenceStep& step, const ConstRows& input) const;
   void StoreRing(const SequenceStep& step, const ConstRows& input) const;
   absl::Status Decode(int first, int count, const MutableRows& out) const;

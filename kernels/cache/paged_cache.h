@@ -113,6 +113,9 @@ class PagedCache final : public KvCache {
                             const Execution& on);
   absl::Status CheckCapacity(const SequenceState& state, int64_t begin,
                              int64_t tokens) const;
+  absl::Status AppendWhole(int layer, const SequenceStep& whole,
+                           const ConstHeads& keys, const ConstHeads& values,
+                           const Execution& on);
   absl::StatusOr<std::unique_ptr<BackendBatch>> TakeSingle();
   void KeepSingle(std::unique_ptr<BackendBatch> single);
   absl::Status CheckAttention(const PagedBatch& batch,

@@ -68,10 +68,21 @@ class Encoder {
            token * plan_.layout.row_bytes;
   }
 
+  // The floats of a row, in `row_` or where they lie; null when one of them is
+  // outside fp16's range.
+  const float* LoadChecked(const void* row, DType dtype) {
+    const D d;
+    if (plan_.round_to_half && dtype != DType::kFloat16) {
+      return LoadRounded(d, row, dtype, dim_, kMaxHalf, row_) ? row_ : nullptr;
+    }
+    const float* const x = LoadRow(d, row, dtype, dim_, row_);
+    return AllWithin(d, x, dim_, kMaxHalf) ? x : nullptr;
+  }
+
   bool EncodeRow(const ConstRows& source, int token, int skip_tokens) {
     const D d;
-    const float* x = LoadRow(d, source.data, source.dtype, dim_, row_);
-    if (!AllWithin(d, x, dim_, kMaxHalf)) return false;
+    const float* const x = LoadChecked(source.data, source.dtype);
+    if (x == nullptr) return false;
     if (token < skip_tokens) {
       ClearRow(token);
     } else if (plan_.stores_halves) {
@@ -222,8 +233,8 @@ class Encoder {
     const int tokens = plan_.params.block_tokens;
     const int start = std::clamp(skip_tokens - first, 0, tokens);
     for (int t = 0; t < tokens; ++t) {
-      const float* x = LoadRow(d, RowData(group, t), group.dtype, dim_, row_);
-      if (!AllWithin(d, x, dim_, kMaxHalf)) return false;
+      const float* const x = LoadChecked(RowData(group, t), group.dtype);
+      if (x == nullptr) return false;
       if (t < start) continue;
       for (int i = 0; i < dim_; i += kLanes) {
         const auto v = hn::LoadU(d, x + i);
@@ -244,7 +255,7 @@ class Encoder {
         memset(RowCodes(first + t), 0, plan_.layout.row_bytes);
         continue;
       }
-      const float* x = LoadRow(d, RowData(group, t), group.dtype, dim_, row_);
+      const float* const x = LoadChecked(RowData(group, t), group.dtype);
       for (int i = 0; i < dim_; i += kLanes) {
         // min_ and max_ now hold zeros and reciprocals.
         PutCodes(d,

@@ -94,7 +94,7 @@ HWY_INLINE void StoreHalves(D d, hn::Vec<D> v, void* halves) {
 // RoundToHalf.
 template <class D>
 HWY_INLINE hn::Vec<D> RoundToHalves(D d, hn::Vec<D> v) {
-  uint16_t halves[16];
+  HWY_ALIGN uint16_t halves[16];
   StoreHalves(d, v, halves);
   return LoadHalves(d, halves);
 }
@@ -149,6 +149,22 @@ HWY_INLINE void StoreRow(D d, const float* HWY_RESTRICT values, int count,
       StoreBFloat16s(d, v, target + i);
     }
   }
+}
+
+// Loads a row that may be fp32 into `buffer`, rounded to fp16. False when a
+// magnitude was above `limit` before, or a NaN.
+template <class D>
+HWY_INLINE bool LoadRounded(D d, const void* data, DType dtype, int count,
+                            float limit, float* HWY_RESTRICT buffer) {
+  const float* const x = LoadRow(d, data, dtype, count, buffer);
+  const auto bound = hn::Set(d, limit);
+  auto good = hn::Eq(bound, bound);
+  for (int i = 0; i < count; i += NumLanes(d)) {
+    const auto v = hn::LoadU(d, x + i);
+    good = hn::And(good, hn::Le(hn::Abs(v), bound));
+    hn::StoreU(RoundToHalves(d, v), d, buffer + i);
+  }
+  return hn::AllTrue(d, good);
 }
 
 // True when all magnitudes are at most `limit`; false for a NaN.

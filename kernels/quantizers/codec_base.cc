@@ -13,6 +13,7 @@ CodecBase::CodecBase(const Options& options)
   InitQuantizer();
   plan_.kind = options_.quantizer.kind;
   plan_.stores_halves = stores_halves();
+  plan_.round_to_half = options_.round_to_half;
   plan_.width = options_.width;
   plan_.dim = options_.head_dim;
   plan_.layout = layout_;

@@ -12,6 +12,7 @@ namespace ratequant::kv {
 struct RowPlan {
   QuantizerKind kind = QuantizerKind::kRtn;
   bool stores_halves = false;
+  bool round_to_half = false;  // Codec::Options
   int width = 0;
   int dim = 0;
   SectionLayout layout;

@@ -35,6 +35,9 @@ class Codec {
     int head_dim = 0;
     int page_tokens = 32;
     Backend backend = Backend::kSimd;
+    // Rows are rounded to fp16 before they are quantized, whatever their dtype,
+    // as a cache does it.
+    bool round_to_half = false;
   };
 
   // INVALID_ARGUMENT names the value that isn't supported and what is.
