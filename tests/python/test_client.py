@@ -6,6 +6,7 @@ demand; test_services.py talks to the real services.
 
 from __future__ import annotations
 
+import datetime
 import threading
 from concurrent import futures
 
@@ -54,6 +55,11 @@ class ScriptedServer(
 
     GetModel = ListModels = GetCalibration = ListCalibrations = _answer
     CreateCalibration = DeleteCalibration = GetBitMap = GetRateDistortionCurve = _answer
+    BatchGetBitMaps = RecordEvaluation = ListEvaluations = DeleteEvaluation = _answer
+
+    def WatchBitMap(self, request, context):
+        self.requests.append(allocation.GetBitMapRequest.FromString(request.SerializeToString()))
+        yield from self.replies.pop(0)(context)
 
     def CalibrateModel(self, request, context):
         self.requests.append(request)
@@ -290,12 +296,109 @@ def test_arguments_that_cannot_be_right_make_no_call(server, client, arguments, 
     assert not server.requests
 
 
+def test_what_was_measured_decides_when_asked(server, client):
+    server.replies = [allocation.GetBitMapResponse(worse_than_uniform=True)] * 2
+    assert client.query_bit_map("x", code_bits=3, max_perplexity_increase=0.0, keep_measured_worse=True).worse_than_uniform
+    client.query_bit_map("x", code_bits=3, require_evaluated=True)
+    limited, evaluated = (request.policy for request in server.requests)
+    assert limited.HasField("max_perplexity_increase") and limited.keep_measured_worse
+    assert evaluated.require_evaluated and not evaluated.HasField("max_perplexity_increase")
+
+
+def test_a_batch_has_an_error_in_place_of_each_answer_that_failed(server, client):
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason="MODEL_NOT_FOUND", domain="ratequant"))
+    error = status_pb2.Status(code=code_pb2.NOT_FOUND, message="no model 'y'", details=[info])
+    server.replies = [
+        allocation.BatchGetBitMapsResponse(
+            results=[
+                allocation.BatchGetBitMapsResponse.Result(response=allocation.GetBitMapResponse(etag="m")),
+                allocation.BatchGetBitMapsResponse.Result(error=error),
+            ]
+        )
+    ]
+    queries = [client.bit_map_request(model, code_bits=3) for model in ("x", "y")]
+    answer, failure = client.batch_get_bit_maps(queries)
+    assert answer.etag == "m"
+    assert isinstance(failure, RateQuantError)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+    assert list(server.requests[0].requests) == queries
+
+
+def _answers(*etags, end=None):
+    def stream(context):
+        for etag in etags:
+            yield allocation.GetBitMapResponse(etag=etag, unchanged=etag == "same")
+        if end is not None:
+            context.abort(end, "scripted")
+
+    return stream
+
+
+def test_a_watch_goes_on_where_it_was(server, client):
+    unavailable = grpc.StatusCode.UNAVAILABLE
+    server.replies = [
+        _answers("a", "b", end=unavailable),
+        _answers(end=unavailable),
+        _answers("same", "c", end=grpc.StatusCode.NOT_FOUND),
+    ]
+    seen = []
+    with pytest.raises(RateQuantError) as failure:
+        for response in client.watch_bit_map("x", code_bits=3):
+            seen.append(response.etag)
+    assert failure.value.code == grpc.StatusCode.NOT_FOUND
+    assert seen == ["a", "b", "c"]
+    assert [request.known_etag for request in server.requests] == ["", "b", "b"]
+
+
+def test_a_watch_gives_up_after_failures_in_a_row(server, client):
+    server.replies = [_answers(end=grpc.StatusCode.UNAVAILABLE)] * 20
+    with pytest.raises(RateQuantError) as failure:
+        next(client.watch_bit_map("x", code_bits=3, known_etag="k"))
+    assert failure.value.code == grpc.StatusCode.UNAVAILABLE
+    assert len(server.requests) == RetryPolicy().attempts
+    assert {request.known_etag for request in server.requests} == {"k"}
+
+
+def test_an_unchanged_answer_is_said_to_who_knew_it(server, client):
+    server.replies = [_answers("same")]
+    assert [response.unchanged for response in client.watch_bit_map("x", code_bits=3, known_etag="same")] == [True]
+
+
+def test_lists_are_narrowed_by_the_service(server, client):
+    server.replies = [allocation.ListModelsResponse(), allocation.ListCalibrationsResponse()]
+    assert list(client.list_models("Qwen--")) == []
+    morning = datetime.datetime(2026, 1, 2, 8, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
+    assert list(client.list_calibrations("x", quantizer="kivi:group_size=64", created_from=morning)) == []
+    models, calibrations = server.requests
+    assert models.id_prefix == "Qwen--"
+    assert calibrations.quantizer.group_size == 64
+    assert calibrations.create_time_from.ToDatetime() == datetime.datetime(2026, 1, 2, 6)
+    assert not calibrations.HasField("create_time_before")
+
+
 def test_deleting_and_curves(server, client):
     server.replies = [empty_pb2.Empty(), allocation.RateDistortionCurve(calibration="c")]
     client.delete_calibration("x", "abc")
     assert client.get_rate_distortion_curve("x", max_points=7, sink_tokens=4).calibration == "c"
     assert server.requests[0].name == "models/x/calibrations/abc"
     assert server.requests[1].max_points == 7
+    assert not server.requests[1].HasField("capacity")
+
+
+def test_a_plan_asks_with_memory_and_sequences(server, client):
+    server.replies = [allocation.RateDistortionCurve()]
+    client.plan("x", 64 << 30, sequences=64, context_tokens=32768, cost="code-bits", quantizers=["kivi"])
+    (request,) = server.requests
+    assert request.capacity == allocation.Capacity(memory_bytes=64 << 30, sequences=64)
+    assert request.cache.context_tokens == 32768
+    assert request.cost == allocation.GetRateDistortionCurveRequest.CODE_BITS
+    for wrong in ({"memory_bytes": -1}, {"memory_bytes": 0}, {"memory_bytes": 1, "sequences": 0}):
+        with pytest.raises(ValueError, match="above 0"):
+            client.plan("x", **wrong)
+    with pytest.raises(ValueError, match="bytes, code-bits"):
+        client.plan("x", 1, cost="tokens")
+    assert len(server.requests) == 1
 
 
 def test_progress_is_told_in_python_types(server, client):

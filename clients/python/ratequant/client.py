@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grpc
 
 from ratequant.errors import RateQuantError
 from ratequant.group_rule import parse_rule
-from ratequant.names import calibration_name, model_name
+from ratequant.names import bit_map_name, calibration_name, model_name
 from ratequant.progress import CalibrationProgress
 from ratequant.quantizer import parse_quantizer
 from ratequant.retry import RetryPolicy
@@ -20,6 +22,7 @@ from ratequant.v1 import (
     calibration_pb2,
     calibration_service_pb2 as worker,
     calibration_service_pb2_grpc as worker_grpc,
+    evaluation_pb2,
     model_pb2,
 )
 
@@ -36,6 +39,11 @@ STRATEGIES = {
     "uniform": bit_map_pb2.Policy.UNIFORM,
     "k-ceil-v-floor": bit_map_pb2.Policy.K_CEIL_V_FLOOR,
     "layer-wise": bit_map_pb2.Policy.LAYER_WISE,
+}
+
+COSTS = {
+    "bytes": allocation.GetRateDistortionCurveRequest.BYTES,
+    "code-bits": allocation.GetRateDistortionCurveRequest.CODE_BITS,
 }
 
 _CHANNEL_OPTIONS = [
@@ -106,9 +114,10 @@ class Client:
 
     # Registry
 
-    def list_models(self) -> Iterator[model_pb2.Model]:
-        """Yields all models in the order of their ids, page by page."""
-        request = allocation.ListModelsRequest()
+    def list_models(self, id_prefix: str = "") -> Iterator[model_pb2.Model]:
+        """Yields models in the order of their ids, page by page: all, or those
+        whose id begins with `id_prefix`."""
+        request = allocation.ListModelsRequest(id_prefix=id_prefix)
         while True:
             page = self._read(self._need_registry().ListModels, request)
             yield from page.models
@@ -121,9 +130,22 @@ class Client:
         request = allocation.GetModelRequest(name=model_name(model))
         return self._read(self._need_registry().GetModel, request)
 
-    def list_calibrations(self, model: str) -> Iterator[calibration_pb2.Calibration]:
-        """Yields a model's calibrations, newest first, without their tables."""
-        request = allocation.ListCalibrationsRequest(parent=model_name(model))
+    def list_calibrations(
+        self,
+        model: str,
+        *,
+        quantizer: str = "",
+        created_from: datetime.datetime | None = None,
+        created_before: datetime.datetime | None = None,
+    ) -> Iterator[calibration_pb2.Calibration]:
+        """Yields a model's calibrations, newest first, without their tables:
+        all, or those that measured `quantizer` and were stored in a time."""
+        request = allocation.ListCalibrationsRequest(
+            parent=model_name(model), quantizer=parse_quantizer(quantizer) if quantizer else None
+        )
+        for field, time in ((request.create_time_from, created_from), (request.create_time_before, created_before)):
+            if time is not None:
+                field.FromDatetime(time.astimezone(datetime.timezone.utc))
         while True:
             page = self._read(self._need_registry().ListCalibrations, request)
             yield from page.calibrations
@@ -145,15 +167,31 @@ class Client:
         request = allocation.CreateCalibrationRequest(parent=model_name(model), calibration=calibration)
         return self._once(self._need_registry().CreateCalibration, request)
 
-    def delete_calibration(self, model: str, calibration: str) -> None:
-        """Deletes a calibration and the bit maps solved from it."""
-        request = allocation.DeleteCalibrationRequest(name=calibration_name(model, calibration))
+    def delete_calibration(self, model: str, calibration: str, *, force: bool = False) -> None:
+        """Deletes a calibration and the bit maps solved from it. With
+        evaluations of those it needs `force`, which deletes them too."""
+        request = allocation.DeleteCalibrationRequest(name=calibration_name(model, calibration), force=force)
         self._once(self._need_registry().DeleteCalibration, request)
+
+    def list_evaluations(self, model: str, bit_map: str = "") -> Iterator[evaluation_pb2.Evaluation]:
+        """Yields the evaluations of a model's bit maps, or of one, by name."""
+        parent = bit_map_name(model, bit_map) if bit_map else model_name(model)
+        request = allocation.ListEvaluationsRequest(parent=parent)
+        while True:
+            page = self._read(self._need_registry().ListEvaluations, request)
+            yield from page.evaluations
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def delete_evaluation(self, name: str) -> None:
+        """Deletes an evaluation by its resource name."""
+        self._once(self._need_registry().DeleteEvaluation, allocation.DeleteEvaluationRequest(name=name))
 
     # Allocation
 
-    def get_bit_map(
-        self,
+    @staticmethod
+    def bit_map_request(
         model: str,
         *,
         effective_bits: float | None = None,
@@ -176,8 +214,11 @@ class Client:
         window: int | None = None,
         context_tokens: int = 0,
         known_etag: str = "",
-    ) -> bit_map_pb2.BitMap | None:
-        """Returns the best bit map within one budget.
+        require_evaluated: bool = False,
+        max_perplexity_increase: float | None = None,
+        keep_measured_worse: bool = False,
+    ) -> allocation.GetBitMapRequest:
+        """Returns a query for the best bit map within one budget.
 
         Exactly one budget is given: `effective_bits` (stored bits per element,
         everything counted), `code_bits` (average code width; one quantizer),
@@ -200,9 +241,11 @@ class Client:
           window: newest tokens kept in fp16; None means 32.
           context_tokens: context at which bytes are counted; 0 means 4096.
           known_etag: the id of a map already held.
-
-        Returns:
-          The map; None when the map named by `known_etag` still is the answer.
+          require_evaluated: only a map whose perplexity was measured.
+          max_perplexity_increase: only one that measured at most this share
+            above full precision: 0.02 is 2%.
+          keep_measured_worse: the map even when it measured worse than uniform,
+            which else takes its place.
         """
         budgets = {
             "effective_bits": effective_bits,
@@ -225,8 +268,71 @@ class Client:
             cache=_cache_config(sink_tokens, window, context_tokens),
             known_etag=known_etag,
         )
-        response = self._read(self._need_allocation().GetBitMap, request)
+        request.policy.require_evaluated = require_evaluated
+        request.policy.keep_measured_worse = keep_measured_worse
+        if max_perplexity_increase is not None:
+            request.policy.max_perplexity_increase = max_perplexity_increase
+        return request
+
+    def get_bit_map(self, model: str, **query: Any) -> bit_map_pb2.BitMap | None:
+        """Returns the best bit map within one budget; None when the map named
+        by `known_etag` still is the answer. Arguments as for
+        `bit_map_request`."""
+        response = self.query_bit_map(model, **query)
         return response.bit_map if response.WhichOneof("result") == "bit_map" else None
+
+    def query_bit_map(self, model: str, **query: Any) -> allocation.GetBitMapResponse:
+        """Like `get_bit_map`, with what was measured of the map, and why it
+        isn't the one that was solved."""
+        return self._read(self._need_allocation().GetBitMap, self.bit_map_request(model, **query))
+
+    def batch_get_bit_maps(
+        self, requests: Sequence[allocation.GetBitMapRequest]
+    ) -> list[allocation.GetBitMapResponse | RateQuantError]:
+        """Returns the answers to 1 to 1000 queries, made by `bit_map_request`,
+        in their order; in place of one that failed its error."""
+        request = allocation.BatchGetBitMapsRequest(requests=requests)
+        results = self._read(self._need_allocation().BatchGetBitMaps, request).results
+        return [
+            result.response if result.WhichOneof("result") == "response" else RateQuantError.from_status(result.error)
+            for result in results
+        ]
+
+    def watch_bit_map(self, model: str, **query: Any) -> Iterator[allocation.GetBitMapResponse]:
+        """Yields the answer to a query, and each other one that takes its
+        place. Arguments as for `bit_map_request`; with `known_etag` the first
+        may be `unchanged`.
+
+        Goes on by itself when the allocator was away, without repeating an
+        answer, and gives up after as many failures in a row as reads do. Waits
+        without a deadline: close the iterator to end it.
+        """
+        request = self.bit_map_request(model, **query)
+        failures, resumed = 0, False
+        while True:
+            call = self._need_allocation().WatchBitMap(request)
+            try:
+                for response in call:
+                    failures = 0
+                    request.known_etag = response.etag
+                    if not (resumed and response.unchanged):
+                        yield response
+                return
+            except grpc.RpcError as error:
+                failures += 1
+                if error.code() != grpc.StatusCode.UNAVAILABLE or failures == self._retry.attempts:
+                    raise RateQuantError.from_rpc(error, f"allocator {self._endpoint}") from error
+            finally:
+                call.cancel()
+            resumed = True
+            self._retry.sleep(self._retry.pause(failures))
+
+    def record_evaluation(self, bit_map: str, evaluation: evaluation_pb2.Evaluation) -> evaluation_pb2.Evaluation:
+        """Attaches a measurement to a bit map, given by its resource name, and
+        returns it as it is stored. Recording the same again returns the stored
+        one."""
+        request = allocation.RecordEvaluationRequest(bit_map=bit_map, evaluation=evaluation)
+        return self._read(self._need_allocation().RecordEvaluation, request)
 
     def get_rate_distortion_curve(
         self,
@@ -246,10 +352,18 @@ class Client:
         window: int | None = None,
         context_tokens: int = 0,
         max_points: int = 0,
+        cost: str = "bytes",
+        memory_bytes: int | None = None,
+        sequences: int = 1,
     ) -> allocation.RateDistortionCurve:
         """Returns predicted loss against cost for every budget at once, cheapest
-        first. Arguments as for `get_bit_map`; `max_points` 0 returns every
-        breakpoint."""
+        first. Arguments as for `bit_map_request`, and:
+
+        Args:
+          max_points: thins the answer evenly; 0 returns every breakpoint.
+          cost: what maps are compared by, "bytes" or "code-bits" (one quantizer).
+          memory_bytes, sequences: see `plan`.
+        """
         request = allocation.GetRateDistortionCurveRequest(
             model=model_name(model),
             calibration=calibration_name(model, calibration) if calibration else "",
@@ -260,8 +374,34 @@ class Client:
             ),  # fmt: skip
             cache=_cache_config(sink_tokens, window, context_tokens),
             max_points=max_points,
+            cost=_choice("cost", cost, COSTS),
         )
+        if memory_bytes is not None:
+            request.capacity.memory_bytes = memory_bytes
+            request.capacity.sequences = sequences
         return self._read(self._need_allocation().GetRateDistortionCurve, request)
+
+    def plan(
+        self, model: str, memory_bytes: int, *, sequences: int = 1, context_tokens: int = 0, **options: Any
+    ) -> allocation.RateDistortionCurve:
+        """Returns the budgets that fit a memory, cheapest first, and what each
+        costs: the points of a curve up to the best one that fits, each with
+        `max_sequences` and `max_context_tokens`.
+
+        Args:
+          memory_bytes: for KV caches alone, without weights and activations.
+          sequences: sequences of `context_tokens` tokens (0 means 4096) that
+            must fit at once, 1 or more.
+          options: as for `get_rate_distortion_curve`.
+
+        Raises:
+          RateQuantError: with reason NOTHING_FITS, whose metadata say what would.
+        """
+        if memory_bytes <= 0 or sequences < 1:
+            raise ValueError(f"memory_bytes {memory_bytes} must be above 0, sequences {sequences} 1 or more")
+        return self.get_rate_distortion_curve(
+            model, memory_bytes=memory_bytes, sequences=sequences, context_tokens=context_tokens, **options
+        )
 
     # Calibration
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import grpc
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 
@@ -48,20 +48,30 @@ class RateQuantError(Exception):
     def from_rpc(cls, error: grpc.RpcError, target: str = "") -> RateQuantError:
         """Turns a gRPC error into a RateQuantError. `target` is named when the
         service could not be reached."""
-        code, message = error.code(), error.details() or ""
+        result = cls._from_details(error.code(), error.details() or "", _details(error))
+        if target and not result.reason and result.code in (
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+        ):
+            result.message = f"{result.message} ({target})"
+        return result
+
+    @classmethod
+    def from_status(cls, status: status_pb2.Status) -> RateQuantError:
+        """Turns an error inside of a response into a RateQuantError."""
+        code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+        return cls._from_details(code, status.message, status.details)
+
+    @classmethod
+    def _from_details(cls, code: grpc.StatusCode, message: str, details) -> RateQuantError:
         reason, metadata, violations = "", {}, []
-        for detail in _details(error):
+        for detail in details:
             info = error_details_pb2.ErrorInfo()
             bad_request = error_details_pb2.BadRequest()
             if detail.Unpack(info):
                 reason, metadata = info.reason, dict(info.metadata)
             elif detail.Unpack(bad_request):
                 violations = [(v.field, v.description) for v in bad_request.field_violations]
-        if target and not reason and code in (
-            grpc.StatusCode.UNAVAILABLE,
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-        ):
-            message = f"{message} ({target})"
         return cls(code, message, reason=reason, metadata=metadata, violations=violations)
 
 

@@ -1,4 +1,5 @@
-"""Resource names: `models/{model}` and `models/{model}/calibrations/{id}`."""
+"""Resource names: `models/{model}`, `models/{model}/calibrations/{id}` and
+`models/{model}/bitMaps/{id}`."""
 
 from __future__ import annotations
 
@@ -30,3 +31,13 @@ def calibration_name(model: str, calibration: str = "latest") -> str:
     if not calibration or "/" in calibration:
         raise ValueError(f"'{calibration}' isn't a calibration id")
     return f"{model_name(model)}/calibrations/{calibration}"
+
+
+def bit_map_name(model: str, bit_map: str) -> str:
+    """The resource name of a bit map given as its id (the etag of an answer) or
+    its full name."""
+    if bit_map.startswith("models/"):
+        return bit_map
+    if not bit_map or "/" in bit_map:
+        raise ValueError(f"'{bit_map}' isn't a bit map id")
+    return f"{model_name(model)}/bitMaps/{bit_map}"

@@ -33,18 +33,22 @@ class RetryPolicy:
     uniform: Callable[[float, float], float] = random.uniform
     clock: Callable[[], float] = time.monotonic
 
+    def pause(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row, 1 or more: at least
+        half of the step, so that attempts don't bunch up."""
+        delay = min(self.first_delay * self.multiplier ** (failures - 1), self.longest_delay)
+        return self.uniform(delay / 2, delay)
+
     def call(self, attempt: Callable[[float], T], timeout: float) -> T:
         """Calls `attempt(seconds left)` until it succeeds, fails with anything
         but UNAVAILABLE, `attempts` are used up, or the next pause would pass
         the deadline `timeout` seconds from now; raises the last error then."""
         deadline = self.clock() + timeout
-        delay = self.first_delay
         for number in range(1, self.attempts + 1):
             try:
                 return attempt(max(deadline - self.clock(), 0.001))
             except grpc.RpcError as error:
-                # At least half of the step, so that attempts don't bunch up.
-                pause = self.uniform(delay / 2, delay)
+                pause = self.pause(number)
                 if (
                     error.code() != grpc.StatusCode.UNAVAILABLE
                     or number == self.attempts
@@ -52,5 +56,4 @@ class RetryPolicy:
                 ):
                     raise
             self.sleep(pause)
-            delay = min(delay * self.multiplier, self.longest_delay)
         raise AssertionError("attempts is at least 1")

@@ -72,6 +72,8 @@ def add_command(commands) -> None:
     add("--worker-endpoint", default=os.environ.get(WORKER_ENDPOINT_VARIABLE, ""), metavar="HOST:PORT",
         help=f"a running worker (default ${WORKER_ENDPOINT_VARIABLE})")  # fmt: skip
     add("--data-dir", default="", metavar="DIR", help="keep the started services' data here and use it again")
+    add("--record", action="store_true",
+        help="attach the measurements to the bit maps, so that the allocator can go by them")  # fmt: skip
 
 
 def _run(arguments: argparse.Namespace) -> int:

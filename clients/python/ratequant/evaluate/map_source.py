@@ -42,6 +42,7 @@ class MapSource:
             **{budget_kind: budget},
             objective=objective,
             strategy=map_strategy,
+            keep_measured_worse=True,  # it is to be measured, not to be used
             **self._common(quantizer),
         )
         assert bit_map is not None  # no etag was sent

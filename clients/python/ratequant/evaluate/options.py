@@ -44,6 +44,7 @@ class EvaluateOptions:
         started for the evaluation.
       data_dir: folder the started services keep their data in; without it a
         temporary one is used.
+      record: attach what was measured to the bit maps in the allocator.
     """
 
     model: str
@@ -65,6 +66,7 @@ class EvaluateOptions:
     endpoint: str = ""
     worker_endpoint: str = ""
     data_dir: str = ""
+    record: bool = False
 
     def __post_init__(self) -> None:
         """Brings values to canonical form.
@@ -101,6 +103,8 @@ class EvaluateOptions:
             raise ValueError("a worker endpoint needs the allocator's endpoint beside it")
         if self.endpoint and self.data_dir:
             raise ValueError("a data folder is for services that evaluate starts itself; an endpoint is given")
+        if self.record and not (self.endpoint or self.data_dir):
+            raise ValueError("record needs an endpoint or a data folder: services without one keep nothing")
 
     @property
     def sequences(self) -> int:

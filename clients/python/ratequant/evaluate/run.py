@@ -22,6 +22,7 @@ from ratequant.evaluate.configurations import configurations, fetch_maps
 from ratequant.evaluate.map_source import MapSource
 from ratequant.evaluate.options import EvaluateOptions
 from ratequant.evaluate.perplexity import load_model, streaming_losses
+from ratequant.evaluate.recording import record
 from ratequant.evaluate.rows import FP32_MAP, RowBuilder
 from ratequant.evaluate.status import Status
 from ratequant.services import Services
@@ -96,6 +97,9 @@ def evaluate(
     rows = [builder.baseline()]
     for configuration, bit_map in maps.maps.items():
         rows.append(builder.row(configuration, bit_map, maps.maps.get(configuration.uniform)))
+    if options.record:
+        with _connect(options) as client:
+            record(client, rows)
     skipped = {str(configuration): reason for configuration, reason in maps.skipped.items()}
     return Evaluation(rows, skipped, bundle, losses)
 
