@@ -104,6 +104,21 @@ def test_the_curve_falls_with_cost(client, calibration):
     assert len(values) > 10 and values == sorted(values, reverse=True)
 
 
+def test_a_plan_has_what_fits_and_says_what_would(client, calibration):
+    curve = client.get_rate_distortion_curve(MODEL)
+    best = curve.points[len(curve.points) // 2]
+    plan = client.plan(MODEL, 3 * best.sequence_bytes, sequences=3)
+    assert plan.points[-1].sequence_bytes == best.sequence_bytes
+    assert (plan.points[-1].max_sequences, plan.breakpoints) == (3, len(plan.points))
+    assert plan.points[0].max_context_tokens > plan.points[-1].max_context_tokens >= 4096
+    assert client.plan(MODEL, 3 * best.sequence_bytes, sequences=3, max_points=2).points[-1] == plan.points[-1]
+    with pytest.raises(RateQuantError) as failure:
+        client.plan(MODEL, 1000, sequences=3)
+    assert failure.value.reason == "NOTHING_FITS"
+    needed = int(failure.value.metadata["needed_bytes"])
+    assert client.plan(MODEL, needed, sequences=3).points[0].sequence_bytes * 3 == needed
+
+
 @pytest.mark.parametrize(
     ("call", "code", "reason"),
     [
