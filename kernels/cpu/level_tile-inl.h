@@ -154,14 +154,21 @@ HWY_INLINE void UnpackRows(D d, Levels levels, const CodeRows& rows,
         count, rows.codes, out);
     return;
   }
-  const int channels = groups->channels;
-  for (int i = 0, group = 0; i < count; i += channels, ++group) {
-    const auto scale = hn::Set(d, groups->scales[group]);
-    const auto zero = hn::Set(d, groups->zeros[group]);
-    UnpackRun(
-        d, levels, unpacker,
-        [&](auto v) HWY_ATTR { return hn::MulAdd(v, scale, zero); }, step_bytes,
-        channels, rows.codes + i / 8 * rows.width, out + i);
+  const auto unpack_groups = [&](auto channels) HWY_ATTR {
+    for (int i = 0, group = 0; i < count; i += channels, ++group) {
+      const auto scale = hn::Set(d, groups->scales[group]);
+      const auto zero = hn::Set(d, groups->zeros[group]);
+      UnpackRun(
+          d, levels, unpacker,
+          [&](auto v) HWY_ATTR { return hn::MulAdd(v, scale, zero); },
+          step_bytes, channels, rows.codes + i / 8 * rows.width, out + i);
+    }
+  };
+  // The default is worth an unrolled loop.
+  if (groups->channels == 32) {
+    unpack_groups(std::integral_constant<int, 32>());
+  } else {
+    unpack_groups(groups->channels);
   }
 }
 
