@@ -8,33 +8,15 @@
 #include "kernels/quantizers/number.h"
 #include "ratequant/kv/tensor.h"
 
-// Elements on the device. Every conversion gives the bits of
-// kernels/quantizers/number.h, with the hardware's instruction where there is
-// one: in software a conversion costs as much as the rest of a quantizer.
+// Elements on the device, converted by kernels/quantizers/number.h.
 
 namespace ratequant::kv::cuda {
 
-// HalfOfFloat.
 __device__ __forceinline__ uint16_t ToHalf(float value) {
-#ifdef __CUDA_ARCH__
-  uint16_t half;
-  value = fminf(fmaxf(value, -kMaxHalf), kMaxHalf);
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
-  return half;
-#else
   return HalfOfFloat(value);
-#endif
 }
-
-// FloatOfHalf.
 __device__ __forceinline__ float FromHalf(uint16_t half) {
-#ifdef __CUDA_ARCH__
-  float value;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
-  return value;
-#else
   return FloatOfHalf(half);
-#endif
 }
 
 // An element as it lies in memory.

@@ -8,7 +8,9 @@
 #include "kernels/quantizers/host_device.h"
 
 // Conversions between fp32 and the 16-bit formats, by their bits
-// (kernels/FORMAT.md, "Numbers"). Round to nearest, ties to even.
+// (kernels/FORMAT.md, "Numbers"). Round to nearest, ties to even. On a GPU the
+// hardware's instructions, which give the same bits: in software a conversion
+// costs as much as the rest of a quantizer.
 
 namespace ratequant::kv {
 
@@ -30,6 +32,12 @@ RQ_HOST_DEVICE inline float FloatOfBits(uint32_t bits) {
 // fp16 bits of a finite `value`; magnitudes above kMaxHalf become kMaxHalf, so
 // that nothing stored is ever infinite.
 RQ_HOST_DEVICE inline uint16_t HalfOfFloat(float value) {
+#ifdef __CUDA_ARCH__
+  uint16_t half;
+  value = fminf(fmaxf(value, -kMaxHalf), kMaxHalf);
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
+  return half;
+#else
   const uint32_t bits = BitsOfFloat(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
@@ -42,9 +50,15 @@ RQ_HOST_DEVICE inline uint16_t HalfOfFloat(float value) {
   }
   const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1u);
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+#endif
 }
 
 RQ_HOST_DEVICE inline float FloatOfHalf(uint16_t half) {
+#ifdef __CUDA_ARCH__
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
+  return value;
+#else
   const uint32_t sign = (half & 0x8000u) << 16;
   const uint32_t magnitude = half & 0x7FFFu;
   if (magnitude < 0x400u) {  // subnormal: a multiple of 2^-24
@@ -55,6 +69,7 @@ RQ_HOST_DEVICE inline float FloatOfHalf(uint16_t half) {
     return FloatOfBits(sign | 0x7F800000u | ((magnitude & 0x3FFu) << 13));
   }
   return FloatOfBits(sign | ((magnitude << 13) + 0x38000000u));
+#endif
 }
 
 // `value` after a trip through fp16.
