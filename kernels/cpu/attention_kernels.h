@@ -22,6 +22,15 @@ struct TileFactors {
   alignas(kRowAlignment) float zero[kTileTokens] = {};
 };
 
+// What is added to codes to make levels. Those of quantizers with a scale per
+// token lie about 0, so that sums don't grow only to be taken back by the
+// zeros.
+inline int LevelOffset(const RowPlan& plan) {
+  const bool centred =
+      plan.kind == QuantizerKind::kRtn || plan.kind == QuantizerKind::kQuarot;
+  return centred ? -(1 << (plan.width - 1)) : 0;
+}
+
 // Tokens [begin, end) of a tile.
 struct TileRange {
   int begin = 0;

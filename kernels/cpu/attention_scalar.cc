@@ -21,40 +21,44 @@ float LevelOf(const RowPlan& plan, const uint8_t* section, int token, int c) {
   const uint8_t* const row =
       section + plan.layout.codes_offset + token * plan.layout.row_bytes;
   const int code = CodeAt(row, plan.width, c);
-  switch (plan.kind) {
-    case QuantizerKind::kRtn:
-      return static_cast<float>(SymmetricStep(plan.width) * code +
-                                SymmetricOffset(plan.width));
-    case QuantizerKind::kTurboquant:
-      return plan.codebook->units[code];
-    case QuantizerKind::kKivi:
-      if (plan.params.block_tokens == 1) {
-        const int index = c / plan.params.block_channels;
-        return AsymmetricValue(
-            code, HalfAt(section + plan.params.ZeroOffset(token, index)),
-            HalfAt(section + plan.params.ScaleOffset(token, index)));
-      }
-      break;
-    case QuantizerKind::kQuarot:
-      break;
+  if (plan.kind == QuantizerKind::kTurboquant) {
+    return plan.codebook->units[code];
   }
-  return static_cast<float>(code);
+  if (plan.kind == QuantizerKind::kKivi && plan.params.block_tokens == 1) {
+    const int index = c / plan.params.block_channels;
+    return AsymmetricValue(
+        code, HalfAt(section + plan.params.ZeroOffset(token, index)),
+        HalfAt(section + plan.params.ScaleOffset(token, index)));
+  }
+  return static_cast<float>(code + LevelOffset(plan));
+}
+
+void LoadFactor(const RowPlan& plan, const uint8_t* section, int token,
+                float& scale, float& zero) {
+  if (plan.kind == QuantizerKind::kKivi) {
+    scale = 1.0f;
+    zero = plan.params.block_tokens > 1 ? 1.0f : 0.0f;
+    return;
+  }
+  scale = HalfAt(section + plan.params.ScaleOffset(token, 0));
+  zero = 0.0f;
+  if (plan.params.has_zero) {
+    zero = HalfAt(section + plan.params.ZeroOffset(token, 0)) -
+           static_cast<float>(LevelOffset(plan)) * scale;
+  } else if (plan.kind == QuantizerKind::kRtn && plan.width == 1) {
+    // Levels are -1 and 0: (2 code - 1) s = 2 s (code - 1) + s.
+    zero = scale;
+    scale *= 2.0f;
+  }
 }
 
 void LoadPacked(const RowPlan& plan, const uint8_t* section, size_t, int row,
                 int count, float* tile, TileFactors& factors) {
-  const bool kivi = plan.kind == QuantizerKind::kKivi;
   for (int t = 0; t < count; ++t) {
     for (int c = 0; c < plan.dim; ++c) {
       tile[t * plan.dim + c] = LevelOf(plan, section, row + t, c);
     }
-    factors.scale[t] =
-        kivi ? 1.0f : HalfAt(section + plan.params.ScaleOffset(row + t, 0));
-    factors.zero[t] = 0.0f;
-    if (kivi && plan.params.block_tokens > 1) factors.zero[t] = 1.0f;
-    if (plan.kind == QuantizerKind::kQuarot) {
-      factors.zero[t] = HalfAt(section + plan.params.ZeroOffset(row + t, 0));
-    }
+    LoadFactor(plan, section, row + t, factors.scale[t], factors.zero[t]);
   }
 }
 

@@ -235,13 +235,6 @@ HWY_INLINE void UnpackTurboquant(D d, const Codebook& codebook,
   }
 }
 
-// What is added to codes to make the levels. One bit has half levels, which its
-// scale and zero make up for.
-inline int LevelOffset(const RowPlan& plan) {
-  const bool is_signed = plan.kind == QuantizerKind::kRtn && plan.width > 1;
-  return is_signed ? SymmetricOffset(plan.width) : 0;
-}
-
 template <class D>
 void UnpackLevels(D d, const RowPlan& plan, const CodeRows& rows,
                   const ChannelGroups* groups, float* out) {
@@ -294,10 +287,14 @@ HWY_INLINE void LoadFactors(D d, const RowPlan& plan, const uint8_t* section,
   if (plan.params.has_zero) {
     HalvesToFloats(d, section + plan.params.ZeroOffset(row, 0), count,
                    factors.zero);
-  } else if (plan.kind == QuantizerKind::kRtn && plan.width == 1) {
-    // Levels are 0 and 1: (2 code - 1) s = 2 s code - s.
+    const float middle = -static_cast<float>(LevelOffset(plan));
     for (int t = 0; t < count; ++t) {
-      factors.zero[t] = -factors.scale[t];
+      factors.zero[t] += middle * factors.scale[t];
+    }
+  } else if (plan.kind == QuantizerKind::kRtn && plan.width == 1) {
+    // Levels are -1 and 0: (2 code - 1) s = 2 s (code - 1) + s.
+    for (int t = 0; t < count; ++t) {
+      factors.zero[t] = factors.scale[t];
       factors.scale[t] *= 2.0f;
     }
   } else {

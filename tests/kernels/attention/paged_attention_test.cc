@@ -19,7 +19,7 @@ namespace {
 // Largest error against fp64 over the dequantized rows, in units of the largest
 // stored value: fp32's arithmetic, and the output's own rounding.
 double BoundFor(DType out) {
-  constexpr double kArithmetic = 4e-6;
+  constexpr double kArithmetic = 1e-6;
   switch (out) {
     case DType::kFloat16:
       return kArithmetic + 0x1p-11;
