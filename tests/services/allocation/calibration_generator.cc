@@ -16,7 +16,6 @@ namespace {
 using v1::Quantizer;
 
 constexpr int kWidths = 8;
-constexpr int kPageTokens = 32;
 
 // Relative distortion of a unit of variance at a width.
 double Shape(Quantizer::Kind kind, int width) {
@@ -29,12 +28,14 @@ double Shape(Quantizer::Kind kind, int width) {
 }
 
 // As the codec lays a page of one group out.
-uint32_t PageBytes(const Quantizer& quantizer, uint32_t head_dim, int width,
+uint32_t PageBytes(const Quantizer& quantizer,
+                   const CalibrationSpec& calibration, int width,
                    kv::Tensor tensor) {
   const auto spec = kv::ParseQuantizer(QuantizerText(quantizer));
   if (!spec.ok()) std::abort();
   const auto layout = kv::ComputeSectionLayout(
-      *spec, tensor, width, static_cast<int>(head_dim), kPageTokens);
+      *spec, tensor, width, static_cast<int>(calibration.head_dim),
+      static_cast<int>(calibration.page_tokens));
   if (!layout.ok()) std::abort();
   return static_cast<uint32_t>(layout->section_bytes);
 }
@@ -67,17 +68,17 @@ struct GroupScale {
   double gradient = 0;  // mean square of the gradient
 };
 
-void FillTable(const std::vector<GroupScale>& groups, uint32_t head_dim,
-               std::mt19937* random, v1::DistortionTable* table) {
+void FillTable(const std::vector<GroupScale>& groups,
+               const CalibrationSpec& spec, std::mt19937* random,
+               v1::DistortionTable* table) {
   std::lognormal_distribution<double> noise(0, 0.05), wide(0, 0.3);
   const Quantizer& q = table->quantizer();
   std::vector<double> pooled[2] = {std::vector<double>(kWidths),
                                    std::vector<double>(kWidths)};
   for (int width = 1; width <= kWidths; ++width) {
     table->add_widths(width);
-    table->add_key_page_bytes(PageBytes(q, head_dim, width, kv::Tensor::kKey));
-    table->add_value_page_bytes(
-        PageBytes(q, head_dim, width, kv::Tensor::kValue));
+    table->add_key_page_bytes(PageBytes(q, spec, width, kv::Tensor::kKey));
+    table->add_value_page_bytes(PageBytes(q, spec, width, kv::Tensor::kValue));
   }
   for (size_t g = 0; g < groups.size(); ++g) {
     std::vector<double> curve;
@@ -85,7 +86,8 @@ void FillTable(const std::vector<GroupScale>& groups, uint32_t head_dim,
     for (int width = 1; width <= kWidths; ++width) {
       const double mse =
           groups[g].energy * Shape(q.kind(), width) * noise(*random);
-      const double projected = head_dim * groups[g].gradient * mse * coupling;
+      const double projected =
+          spec.head_dim * groups[g].gradient * mse * coupling;
       curve.push_back(mse);
       pooled[g % 2][width - 1] += mse;
       table->add_mse(mse);
@@ -96,7 +98,7 @@ void FillTable(const std::vector<GroupScale>& groups, uint32_t head_dim,
   }
   *table->mutable_key_fit() = Fit(pooled[0]);
   *table->mutable_value_fit() = Fit(pooled[1]);
-  table->set_page_tokens(kPageTokens);
+  table->set_page_tokens(spec.page_tokens);
   table->set_format_version(1);
 }
 
@@ -148,7 +150,7 @@ v1::Calibration MakeCalibration(const CalibrationSpec& spec) {
   for (const Quantizer& quantizer : spec.quantizers) {
     v1::DistortionTable* table = calibration.add_tables();
     *table->mutable_quantizer() = quantizer;
-    FillTable(groups, spec.head_dim, &random, table);
+    FillTable(groups, spec, &random, table);
   }
   return calibration;
 }
@@ -186,7 +188,7 @@ CalibrationSpec SpecOf(const KnownModel& model, uint32_t seed) {
     const auto parsed = kv::ParseQuantizer(QuantizerText(quantizer));
     if (parsed.ok() &&
         kv::ValidateQuantizer(*parsed, static_cast<int>(model.head_dim),
-                              kPageTokens)
+                              static_cast<int>(spec.page_tokens))
             .ok()) {
       spec.quantizers.push_back(quantizer);
     }

@@ -21,6 +21,7 @@ struct CalibrationSpec {
   uint32_t kv_heads = 2;
   uint32_t query_heads = 0;  // 0: three for each KV head
   uint32_t head_dim = 64;
+  uint32_t page_tokens = 32;  // a multiple of kivi's group size
   uint32_t sink_tokens = 4;
   std::vector<v1::Quantizer> quantizers = AllQuantizers();
   // Different seeds give different numbers, the same seed the same.
