@@ -54,9 +54,10 @@ def make_model(kind: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random fp32 model, ready for capture (as `load_model` returns it)."""
     torch.manual_seed(seed)
     config = make_config(kind, **changes)
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    # Caps and learned sinks are what torch's fused attention doesn't have.
+    eager = kind == "gpt_oss" or getattr(config, "attn_logit_softcapping", None) is not None
     model = AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, attn_implementation="eager" if capped else "sdpa"
+        config, dtype=torch.float32, attn_implementation="eager" if eager else "sdpa"
     )
     return model.eval().requires_grad_(False)
 

@@ -1,10 +1,12 @@
-"""`python -m ratequant`: evaluations and reports."""
+"""`python -m ratequant`: evaluations, reports and recorded captures."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from ratequant.capture import command as capture_command
+from ratequant.capture.errors import CaptureError
 from ratequant.errors import RateQuantError
 from ratequant.evaluate import command as evaluate_command
 from ratequant.report import command as report_command
@@ -34,10 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="VERB", required=True)
     evaluate_command.add_command(commands)
     report_command.add_command(commands)
+    capture_command.add_command(commands)
     parsed = parser.parse_args(arguments)
     try:
         return parsed.run(parsed)
-    except (RateQuantError, ServiceError, KvRuntimeError, ValueError, OSError) as error:
+    except (CaptureError, RateQuantError, ServiceError, KvRuntimeError, ValueError, OSError) as error:
         print(f"ratequant: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -152,17 +151,19 @@ class _Engine:
     def _hello(
         self, model: PreTrainedModel, geometry: Geometry, ids: np.ndarray, digests: Future[dict[str, str]]
     ) -> None:
+        from ratequant.capture.provenance import device_name, software
+
         self._channel.note("hashing the model")
         self._channel.send(
             "hello",
             protocol=_PROTOCOL,
             geometry=vars(geometry),
             dtype=str(model.dtype).removeprefix("torch."),
-            device=_device_name(model.device),
+            device=device_name(model.device),
             sequences=self._sequences,
             sequence_length=self._length,
             token_digest=digest.token_digest(ids),
-            software=_software(),
+            software=software(),
             **digests.result(),
         )
 
@@ -226,23 +227,6 @@ def _start_fields(message: dict[str, Any]) -> tuple[str, int, int]:
     if not isinstance(segment, str) or type(slots) is not int or type(slot_bytes) is not int:
         raise CaptureError(ENGINE_ERROR, f"the worker's start is incomplete: {message}")
     return segment, slots, slot_bytes
-
-
-def _device_name(device: torch.device) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _software() -> list[str]:
-    import torch
-    import transformers
-
-    return [
-        f"python {platform.python_version()}",
-        f"torch {torch.__version__}",
-        f"transformers {transformers.__version__}",
-    ]
 
 
 if __name__ == "__main__":
