@@ -120,17 +120,21 @@ class Core {
 
   bool Improves(double excess) const { return excess < excess_ - least_gain_; }
 
-  // The best single move: a good solution at once leaves few groups open.
+  // The best single move: a good solution at once leaves few groups open. Notes
+  // the least penalty of each group, so that most aren't looked at again.
   void TryMoves() {
+    least_penalty_.assign(problem_.groups.size(), kInfinity);
     for (size_t g = 0; g < problem_.groups.size(); ++g) {
       const std::vector<Choice>& choices = problem_.groups[g];
       const Choice& base = choices[solution_.choice[g]];
       for (size_t j = 0; j < choices.size(); ++j) {
         const double cost = choices[j].cost - base.cost;
-        if (cost > slack_) continue;
-        const double excess =
-            Penalty(choices[j], base) + slope_ * (slack_ - cost);
-        if (!Improves(excess)) continue;
+        const double penalty = Penalty(choices[j], base);
+        if (cost != 0) {
+          least_penalty_[g] = std::min(least_penalty_[g], penalty);
+        }
+        const double excess = penalty + slope_ * (slack_ - cost);
+        if (cost > slack_ || !Improves(excess)) continue;
         excess_ = excess;
         best_move_ = {-1, static_cast<int>(g), static_cast<int>(j)};
       }
@@ -139,6 +143,7 @@ class Core {
 
   void Open() {
     for (size_t g = 0; g < problem_.groups.size(); ++g) {
+      if (!Improves(least_penalty_[g])) continue;
       const std::vector<Choice>& choices = problem_.groups[g];
       const Choice& base = choices[solution_.choice[g]];
       OpenGroup open = {static_cast<int>(g), moves_.size(), 0, kInfinity};
@@ -150,7 +155,7 @@ class Core {
         open.rate = std::min(open.rate, penalty / std::abs(cost));
       }
       open.last = moves_.size();
-      if (open.last > open.first) open_.push_back(open);
+      open_.push_back(open);
     }
     std::sort(open_.begin(), open_.end(),
               [](const OpenGroup& a, const OpenGroup& b) {
@@ -263,6 +268,7 @@ class Core {
   const double least_gain_;  // less is rounding
   double excess_;
   double lowest_dropped_ = kInfinity;
+  std::vector<double> least_penalty_;  // [groups], of other costs
   std::vector<Move> moves_;
   std::vector<OpenGroup> open_;
   std::vector<Rates> rates_;  // [open + 1], of the groups from there on

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <limits>
+#include <utility>
 
 #include "services/allocation/solver/exact_core.h"
 #include "services/allocation/solver/hull.h"
@@ -82,12 +83,11 @@ size_t SelectSteps(double budget, std::vector<Step>* steps) {
   return low;
 }
 
-// Walks until a step doesn't fit. Returns its slope; nullopt when all did, the
-// solution is then the best there is.
+// Walks from the cheapest points until a step doesn't fit. Returns its slope;
+// nullopt when all did, the solution is then the best there is.
 std::optional<double> WalkWithinBudget(const Problem& problem,
+                                       std::vector<Step> steps,
                                        Solution* solution) {
-  std::vector<Step> steps = HullSteps(problem, &solution->choice);
-  Sum(problem, solution);
   size_t taken = SelectSteps(problem.budget - solution->cost, &steps);
   std::vector<int> furthest(problem.groups.size(), 0);
   for (size_t i = 0; i < taken; ++i) {
@@ -126,9 +126,12 @@ double LowestCost(const Problem& problem) {
 }
 
 std::optional<Solution> SolveKnapsack(const Problem& problem) {
-  if (LowestCost(problem) > problem.budget) return std::nullopt;
   Solution solution;
-  const std::optional<double> slope = WalkWithinBudget(problem, &solution);
+  std::vector<Step> steps = HullSteps(problem, &solution.choice);
+  Sum(problem, &solution);
+  if (solution.cost > problem.budget) return std::nullopt;
+  const std::optional<double> slope =
+      WalkWithinBudget(problem, std::move(steps), &solution);
   if (slope.has_value()) ImproveToOptimum(problem, *slope, &solution);
   return solution;
 }
