@@ -74,7 +74,13 @@ grpc::ServerUnaryReactor* AllocationServiceImpl::GetRateDistortionCurve(
              if (!name.ok()) return name.status();
              const auto calibration = registry_->Get(*name);
              if (!calibration.ok()) return calibration.status();
-             const auto query = MakeQuery(in, **calibration);
+             auto resolved = in;
+             if (!in.policy_name().empty()) {
+               auto with_policy = registry_->policies().Resolve(in);
+               if (!with_policy.ok()) return with_policy.status();
+               resolved = *std::move(with_policy);
+             }
+             const auto query = MakeQuery(resolved, **calibration);
              if (!query.ok()) return query.status();
              auto curve = PlanCurve(**calibration, *query, in);
              if (curve.ok()) *out = *std::move(curve);

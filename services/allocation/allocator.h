@@ -34,7 +34,7 @@ struct AllocatorOptions {
   std::chrono::milliseconds watch_patience = std::chrono::seconds(30);
 
   // Folder that backups are made in; empty: none can be made.
-  std::string backup_dir;
+  std::string backup_dir = "";
 };
 
 // The allocator without its network: its services over one store. Thread-safe.

@@ -57,7 +57,12 @@ absl::StatusOr<ChildName> BitMapCache::Resolve(
 
 BitMapCache::Answer BitMapCache::Lookup(const ChildName& calibration,
                                         const v1::GetBitMapRequest& request) {
-  return memory_.Get(MemoryKey(calibration, request));
+  if (request.policy_name().empty()) {
+    return memory_.Get(MemoryKey(calibration, request));
+  }
+  const auto resolved = registry_->policies().Resolve(request);
+  return resolved.ok() ? memory_.Get(MemoryKey(calibration, *resolved))
+                       : nullptr;
 }
 
 absl::StatusOr<BitMapCache::Answer> BitMapCache::Get(
@@ -69,6 +74,10 @@ absl::StatusOr<BitMapCache::Answer> BitMapCache::Get(
 
 absl::StatusOr<BitMapCache::Answer> BitMapCache::Get(
     const ChildName& calibration, const v1::GetBitMapRequest& request) {
+  if (!request.policy_name().empty()) {
+    const auto resolved = registry_->policies().Resolve(request);
+    return resolved.ok() ? Get(calibration, *resolved) : resolved.status();
+  }
   // Made before the evaluations are read: an answer never outlives them.
   const std::string key = MemoryKey(calibration, request);
   if (Answer answer = memory_.Get(key)) return answer;

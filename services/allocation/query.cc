@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -293,6 +294,13 @@ absl::StatusOr<Query> MakeCommon(const Request& request,
 }
 
 }  // namespace
+
+absl::StatusOr<v1::Policy> CanonicalPolicy(const v1::Policy& policy) {
+  v1::ModelGeometry any;
+  any.set_layers(std::numeric_limits<uint32_t>::max());
+  any.set_kv_heads(std::numeric_limits<uint32_t>::max());
+  return MakePolicy(policy, any);
+}
 
 absl::StatusOr<Query> MakeQuery(const v1::GetBitMapRequest& request,
                                 const v1::Calibration& calibration) {

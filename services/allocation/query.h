@@ -36,6 +36,10 @@ absl::StatusOr<Query> MakeQuery(
     const v1::GetRateDistortionCurveRequest& request,
     const v1::Calibration& calibration);
 
+// A policy with objective and strategy filled in and repeated fields in order.
+// Errors as GetBitMap documents them; layers and heads are taken to exist.
+absl::StatusOr<v1::Policy> CanonicalPolicy(const v1::Policy& policy);
+
 // Identifies the answer to `query` against `calibration`: the hexadecimal
 // SHA-256 of both and of the solver's version.
 absl::StatusOr<std::string> QueryKey(const Query& query,

@@ -120,6 +120,9 @@ absl::StatusOr<std::unique_ptr<Registry>> Registry::Open(Store* store,
   auto bit_maps = BitMapTable::Open(store, options.bit_map_bytes);
   if (!bit_maps.ok()) return bit_maps.status();
   registry->bit_maps_ = *std::move(bit_maps);
+  auto policies = PolicyTable::Open(store, registry->clock_);
+  if (!policies.ok()) return policies.status();
+  registry->policies_ = *std::move(policies);
   return registry;
 }
 

@@ -20,6 +20,7 @@
 #include "services/allocation/bit_map_table.h"
 #include "services/allocation/evaluation_table.h"
 #include "services/allocation/lru_cache.h"
+#include "services/allocation/policy_table.h"
 #include "services/allocation/store/store.h"
 #include "services/common/resource_names.h"
 
@@ -109,6 +110,9 @@ class Registry {
   // change of them, and never the same again while the process lives.
   uint64_t EvaluationState(const std::string& model) const;
 
+  // Policies by name; they belong to no model.
+  PolicyTable& policies() { return *policies_; }
+
   v1::CacheStatistics bit_map_statistics() const {
     return bit_maps_->statistics();
   }
@@ -151,6 +155,7 @@ class Registry {
   const std::function<absl::Time()> clock_;
   const EvaluationTable evaluations_;
   std::unique_ptr<BitMapTable> bit_maps_;
+  std::unique_ptr<PolicyTable> policies_;
   std::function<void(const std::string& model)> listener_;
   std::mutex write_mutex_;  // held over read-modify-write; before index_mutex_
   mutable std::shared_mutex index_mutex_;

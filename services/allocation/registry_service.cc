@@ -176,4 +176,56 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::DeleteEvaluation(
   return reactor;
 }
 
+grpc::ServerUnaryReactor* RegistryServiceImpl::CreatePolicy(
+    grpc::CallbackServerContext* context,
+    const v1::CreatePolicyRequest* request, v1::NamedPolicy* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto* out) {
+             const auto id =
+                 ParsePolicyName(PolicyName(in.policy_id()), "policy_id");
+             if (!id.ok()) return id.status();
+             return Answer(registry_->policies().Create(*id, in.policy()), out);
+           });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::GetPolicy(
+    grpc::CallbackServerContext* context, const v1::GetPolicyRequest* request,
+    v1::NamedPolicy* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto* out) {
+             const auto id = ParsePolicyName(in.name(), "name");
+             if (!id.ok()) return id.status();
+             return Answer(registry_->policies().Get(*id), out);
+           });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::ListPolicies(
+    grpc::CallbackServerContext* context,
+    const v1::ListPoliciesRequest* request,
+    v1::ListPoliciesResponse* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto* out) {
+             return Answer(registry_->policies().List(in), out);
+           });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* RegistryServiceImpl::DeletePolicy(
+    grpc::CallbackServerContext* context,
+    const v1::DeletePolicyRequest* request, google::protobuf::Empty* response) {
+  auto* reactor = context->DefaultReactor();
+  HandleOn(executor_, context, reactor, request, response,
+           [this](const auto& in, auto*) {
+             const auto id = ParsePolicyName(in.name(), "name");
+             if (!id.ok()) return id.status();
+             return registry_->policies().Delete(*id);
+           });
+  return reactor;
+}
+
 }  // namespace ratequant::allocation

@@ -44,6 +44,20 @@ class RegistryServiceImpl : public v1::RegistryService::CallbackService {
       grpc::CallbackServerContext* context,
       const v1::DeleteEvaluationRequest* request,
       google::protobuf::Empty* response) override;
+  grpc::ServerUnaryReactor* CreatePolicy(grpc::CallbackServerContext* context,
+                                         const v1::CreatePolicyRequest* request,
+                                         v1::NamedPolicy* response) override;
+  grpc::ServerUnaryReactor* GetPolicy(grpc::CallbackServerContext* context,
+                                      const v1::GetPolicyRequest* request,
+                                      v1::NamedPolicy* response) override;
+  grpc::ServerUnaryReactor* ListPolicies(
+      grpc::CallbackServerContext* context,
+      const v1::ListPoliciesRequest* request,
+      v1::ListPoliciesResponse* response) override;
+  grpc::ServerUnaryReactor* DeletePolicy(
+      grpc::CallbackServerContext* context,
+      const v1::DeletePolicyRequest* request,
+      google::protobuf::Empty* response) override;
 
  private:
   Registry* const registry_;

@@ -25,6 +25,15 @@ absl::Status BadName(absl::string_view name, absl::string_view field,
                                  "' isn't ", expected));
 }
 
+// The id in "{collection}/{id}" when people may choose it; else empty.
+absl::string_view ChosenId(absl::string_view name,
+                           absl::string_view collection) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(name, '/');
+  return parts.size() == 2 && parts[0] == collection && IsModelId(parts[1])
+             ? parts[1]
+             : absl::string_view();
+}
+
 // Splits "models/{model}/{collection}/{id}"; only the model id is checked.
 bool SplitChild(absl::string_view name, absl::string_view collection,
                 ChildName* out) {
@@ -66,6 +75,10 @@ std::string BitMapName(absl::string_view model, absl::string_view id) {
   return absl::StrCat("models/", model, "/bitMaps/", id);
 }
 
+std::string PolicyName(absl::string_view policy) {
+  return absl::StrCat("policies/", policy);
+}
+
 std::string EvaluationNameText(const EvaluationName& evaluation) {
   return absl::StrCat(BitMapName(evaluation.map.model, evaluation.map.id),
                       "/evaluations/", evaluation.id);
@@ -73,12 +86,19 @@ std::string EvaluationNameText(const EvaluationName& evaluation) {
 
 absl::StatusOr<std::string> ParseModelName(absl::string_view name,
                                            absl::string_view field) {
-  const std::vector<absl::string_view> parts = absl::StrSplit(name, '/');
-  if (parts.size() == 2 && parts[0] == "models" && IsModelId(parts[1])) {
-    return std::string(parts[1]);
-  }
+  const absl::string_view id = ChosenId(name, "models");
+  if (!id.empty()) return std::string(id);
   return BadName(name, field,
                  "models/{model} with a model id of 1 to 128 letters, digits, "
+                 "'.', '_' and '-', the first a letter or digit");
+}
+
+absl::StatusOr<std::string> ParsePolicyName(absl::string_view name,
+                                            absl::string_view field) {
+  const absl::string_view id = ChosenId(name, "policies");
+  if (!id.empty()) return std::string(id);
+  return BadName(name, field,
+                 "policies/{policy} with an id of 1 to 128 letters, digits, "
                  "'.', '_' and '-', the first a letter or digit");
 }
 

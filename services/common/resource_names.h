@@ -3,8 +3,8 @@
 
 // Resource names: `models/{model}`, `models/{model}/calibrations/{id}`,
 // `models/{model}/bitMaps/{id}`,
-// `models/{model}/bitMaps/{id}/evaluations/{id}`. All functions are
-// thread-safe.
+// `models/{model}/bitMaps/{id}/evaluations/{id}`, `policies/{policy}`. All
+// functions are thread-safe.
 
 #include <string>
 
@@ -28,7 +28,8 @@ struct EvaluationName {
   std::string id;
 };
 
-// True for `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`.
+// True for `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`, the ids that people choose: of
+// models and policies.
 bool IsModelId(absl::string_view id);
 
 // True for 64 lower-case hexadecimal digits: the id of a calibration or a map.
@@ -44,9 +45,13 @@ std::string BitMapName(absl::string_view model, absl::string_view id);
 // "models/{model}/bitMaps/{map}/evaluations/{id}".
 std::string EvaluationNameText(const EvaluationName& evaluation);
 
+// "policies/{policy}".
+std::string PolicyName(absl::string_view policy);
+
 // Parse a name; `field` is the request's field it came in, for the error:
 // INVALID_ARGUMENT INVALID_NAME with a violation of `field`. ParseModelName
-// answers with the model id. ParseCalibrationName takes a digest or "latest".
+// answers with the model id, ParsePolicyName with the policy's.
+// ParseCalibrationName takes a digest or "latest".
 absl::StatusOr<std::string> ParseModelName(absl::string_view name,
                                            absl::string_view field);
 absl::StatusOr<ChildName> ParseCalibrationName(absl::string_view name,
@@ -55,6 +60,8 @@ absl::StatusOr<ChildName> ParseBitMapName(absl::string_view name,
                                           absl::string_view field);
 absl::StatusOr<EvaluationName> ParseEvaluationName(absl::string_view name,
                                                    absl::string_view field);
+absl::StatusOr<std::string> ParsePolicyName(absl::string_view name,
+                                            absl::string_view field);
 
 }  // namespace ratequant
 

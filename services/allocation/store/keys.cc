@@ -35,6 +35,10 @@ std::string HeaderKey(const ChildName& calibration, absl::Time created) {
                       calibration.id);
 }
 
+std::string PolicyKey(absl::string_view policy) {
+  return absl::StrCat(kPolicyPrefix, policy);
+}
+
 std::string BitMapPrefix(const ChildName& calibration) {
   return MapsPrefix("", calibration);
 }

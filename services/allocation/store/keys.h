@@ -15,6 +15,7 @@ namespace ratequant::allocation {
 // Keys of the store's tables. Persisted: do not change.
 //   calibrations   d/{model}/{id}                       the calibration
 //                  h/{model}/{age}/{id}                 its header
+//                  p/{policy}                           a named policy
 //   models         {model}                              the model
 //   bit_maps       {model}/{calibration}/{query}        a map solved from it
 //   bit_map_index  r/{model}/{calibration}/{query}      that row's BitMapRow
@@ -33,6 +34,10 @@ std::string CalibrationKey(const ChildName& calibration);
 inline constexpr char kHeaderPrefix[] = "h/";
 std::string HeaderPrefix(absl::string_view model);
 std::string HeaderKey(const ChildName& calibration, absl::Time created);
+
+// Prefix of all named policies, and one's key.
+inline constexpr char kPolicyPrefix[] = "p/";
+std::string PolicyKey(absl::string_view policy);
 
 // Prefix of a calibration's rows in bit_maps.
 std::string BitMapPrefix(const ChildName& calibration);
