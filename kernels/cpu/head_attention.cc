@@ -32,7 +32,6 @@ HeadAttention::HeadAttention(const AttentionKernels& kernels, int dim,
   const size_t total = 5 * rows + 5 * per_row + tile + scores;
   storage_ = hwy::AllocateAligned<float>(total);
   std::fill_n(storage_.get(), total, 0.0f);
-  storage_bytes_ = static_cast<int64_t>(total * sizeof(float));
   float* next = storage_.get();
   const auto take = [&next](size_t floats) {
     float* const taken = next;

@@ -40,8 +40,6 @@ class HeadAttention {
   float sum(int row) const { return state_.sum[row]; }
   const float* sums(int row) const { return state_.plain + row * dim_; }
 
-  int64_t bytes() const { return storage_bytes_; }
-
  private:
   // Tokens of K or V that lie one after the other.
   struct Source {
@@ -78,7 +76,6 @@ class HeadAttention {
   HeadTask task_;
   SoftmaxRows state_;
   hwy::AlignedFreeUniquePtr<float[]> storage_;
-  int64_t storage_bytes_ = 0;
   // [rows, dim], and what is added to scores for each zero.
   float* queries_;
   float* rotated_queries_;

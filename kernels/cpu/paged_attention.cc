@@ -61,20 +61,27 @@ absl::StatusOr<std::unique_ptr<PagedAttention>> PagedAttention::Create(
     const Options& options) {
   const absl::Status status = Validate(options);
   if (!status.ok()) return status;
-  return std::unique_ptr<PagedAttention>(new PagedAttention(options));
+  std::unique_ptr<PagedAttention> attention(new PagedAttention(options));
+  if (attention->partials_ == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for partial results of ", options.max_rows,
+                     " rows with ", options.query_heads, " query heads"));
+  }
+  return attention;
 }
 
 PagedAttention::PagedAttention(const Options& options)
     : options_(options),
       kernels_(GetAttentionKernels(options.backend)),
       partial_floats_(options.head_dim + 2),
-      partial_rows_(options.max_rows * MaxSplits(options.query_heads)),
       head_bytes_(options.kv_heads),
       splits_(options.kv_heads),
       unfinished_(
           new std::atomic<int>[static_cast<size_t>(options.max_entries) *
                                options.kv_heads]),
-      partials_(hwy::AllocateAligned<float>(partial_rows_ * partial_floats_)) {
+      partials_(hwy::AllocateAligned<float>(options.max_rows *
+                                            MaxSplits(options.query_heads) *
+                                            partial_floats_)) {
   const int rows = std::min(options.max_rows, kMaxDecodeQueries) *
                    (options.query_heads / options.kv_heads);
   for (int i = 0; i < options.max_threads; ++i) {
@@ -84,13 +91,6 @@ PagedAttention::PagedAttention(const Options& options)
 }
 
 PagedAttention::~PagedAttention() = default;
-
-int64_t PagedAttention::bytes() const {
-  int64_t bytes = partial_rows_ * partial_floats_ * sizeof(float) +
-                  items_.capacity() * sizeof(Item);
-  for (const HeadAttention& worker : workers_) bytes += worker.bytes();
-  return bytes;
-}
 
 void PagedAttention::Run(const LayerMemory& memory,
                          absl::Span<const RowPlan> plans,

@@ -41,7 +41,8 @@ class PagedAttention {
     Backend backend = Backend::kSimd;
   };
 
-  // INVALID_ARGUMENT names the option that isn't supported.
+  // INVALID_ARGUMENT names the option that isn't supported; RESOURCE_EXHAUSTED
+  // when memory runs out.
   static absl::StatusOr<std::unique_ptr<PagedAttention>> Create(
       const Options& options);
 
@@ -59,9 +60,6 @@ class PagedAttention {
            absl::Span<const SequenceStep> steps, const AttentionParams& params,
            const ConstHeads& queries, const MutableHeads& out,
            LoopRunner* loops);
-
-  // Of the memory that it holds.
-  int64_t bytes() const;
 
  private:
   // Part of the positions of one KV head of one step.
@@ -88,14 +86,13 @@ class PagedAttention {
   const Options options_;
   const AttentionKernels& kernels_;
   const int64_t partial_floats_;  // of a partial row: dim sums, max, sum
-  const int64_t partial_rows_;
   std::vector<HeadAttention> workers_;
   std::vector<Item> items_;
   std::vector<int64_t> head_bytes_;  // [kv_heads]
   std::vector<int> splits_;          // [kv_heads]
   // [max_entries * kv_heads] parts that aren't finished.
   std::unique_ptr<std::atomic<int>[]> unfinished_;
-  hwy::AlignedFreeUniquePtr<float[]> partials_;
+  hwy::AlignedFreeUniquePtr<float[]> partials_;  // rows of partial_floats_
 };
 
 }  // namespace ratequant::kv

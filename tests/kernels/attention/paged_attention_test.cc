@@ -179,20 +179,12 @@ TEST(PagedAttention, ExtremeLogitsStayExact) {
             Same(quantizer, 8));
         std::fill(test.queries().begin(), test.queries().end(), 40.0f);
         for (int s = 0; s < 2; ++s) {
-          if (position >= 149 - s) continue;
+          if (position >= 150 - s) continue;
           std::fill_n(test.Row(Tensor::kKey, s, 0, position), 64, size);
         }
         test.Fill();
-        // Scores are near 1e7 and fp32 rounds them by 1: the weights of keys
-        // that are that close can't be told, only of those far from each other.
-        const std::vector<double> expected = test.Reference(true);
-        const std::vector<float> actual = test.Run(Backend::kSimd);
-        for (size_t i = 0; i < actual.size(); ++i) {
-          ASSERT_TRUE(std::isfinite(actual[i]));
-          if (size > 0) {
-            ASSERT_NEAR(actual[i], expected[i], 4e-6 * test.LargestValue());
-          }
-        }
+        ExpectAttention(test, DType::kFloat32, Backend::kSimd);
+        if (HasFatalFailure()) return;
       }
     }
   }
