@@ -31,6 +31,13 @@ absl::StatusOr<v1::Quantizer> QuantizerFromText(absl::string_view text) {
 }
 
 std::string QuantizerText(const v1::Quantizer& quantizer) {
+  const absl::StatusOr<kv::QuantizerSpec> spec = QuantizerSpecOf(quantizer);
+  if (spec.ok()) return kv::QuantizerName(*spec);
+  return absl::StrCat("quantizer#", static_cast<int>(quantizer.kind()));
+}
+
+absl::StatusOr<kv::QuantizerSpec> QuantizerSpecOf(
+    const v1::Quantizer& quantizer) {
   kv::QuantizerSpec spec;
   switch (quantizer.kind()) {
     case v1::Quantizer::RTN:
@@ -40,7 +47,9 @@ std::string QuantizerText(const v1::Quantizer& quantizer) {
       spec.kind = static_cast<kv::QuantizerKind>(quantizer.kind());
       break;
     default:
-      return absl::StrCat("quantizer#", static_cast<int>(quantizer.kind()));
+      return absl::InvalidArgumentError(
+          absl::StrCat("quantizer kind ", static_cast<int>(quantizer.kind()),
+                       " is not known to this client"));
   }
   if (quantizer.group_size() != 0) spec.group_size = quantizer.group_size();
   spec.seed = quantizer.seed();
@@ -50,7 +59,7 @@ std::string QuantizerText(const v1::Quantizer& quantizer) {
   if (quantizer.value_scale() != v1::Quantizer::SCALE_UNSPECIFIED) {
     spec.value_scale = static_cast<kv::RowScale>(quantizer.value_scale());
   }
-  return kv::QuantizerName(spec);
+  return spec;
 }
 
 }  // namespace ratequant::client

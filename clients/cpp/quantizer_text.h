@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "ratequant/kv/quantizer_spec.h"
 #include "ratequant/v1/quantizer.pb.h"
 
 namespace ratequant::client {
@@ -18,6 +19,11 @@ absl::StatusOr<v1::Quantizer> QuantizerFromText(absl::string_view text);
 // zero mean their defaults. A kind this client doesn't know is named by its
 // number.
 std::string QuantizerText(const v1::Quantizer& quantizer);
+
+// The runtime's form of `quantizer`; fields left at zero mean their defaults.
+// INVALID_ARGUMENT for a kind this client doesn't know, by its number.
+absl::StatusOr<kv::QuantizerSpec> QuantizerSpecOf(
+    const v1::Quantizer& quantizer);
 
 }  // namespace ratequant::client
 
