@@ -258,6 +258,17 @@ def test_bounds_of_single_groups_are_said(server, client):
         assert request.policy.rules[0].HasField("layer") and not request.policy.rules[1].HasField("layer")
 
 
+def test_a_stored_policy_is_named_in_place_of_another(server, client):
+    server.replies = [allocation.GetBitMapResponse(bit_map=bit_map_pb2.BitMap()), allocation.RateDistortionCurve()]
+    client.get_bit_map("x", effective_bits=4, policy="engine-a")
+    client.get_rate_distortion_curve("x", policy="policies/engine-a")
+    for request in server.requests:
+        assert request.policy_name == "policies/engine-a" and not request.HasField("policy")
+    for more in ({"rules": ["layer=0,width=8"]}, {"strategy": "uniform"}, {"require_evaluated": True}):
+        with pytest.raises(ValueError, match="'engine-a' can't be given together"):
+            client.get_bit_map("x", effective_bits=4, policy="engine-a", **more)
+
+
 def test_what_is_not_given_is_left_to_the_service(server, client):
     server.replies = [allocation.GetBitMapResponse(bit_map=bit_map_pb2.BitMap())]
     client.get_bit_map("x", max_loss_increase=0.01)

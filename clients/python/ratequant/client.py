@@ -208,6 +208,8 @@ class Client:
         key_min_width: int = 0,
         value_min_width: int = 0,
         rules: Sequence[str] = (),
+        max_formats_per_layer: int = 0,
+        policy: str = "",
         include_continuous: bool = False,
         calibration: str = "",
         sink_tokens: int | None = None,
@@ -234,7 +236,11 @@ class Client:
           allowed_widths: the only widths in use, as (2, 4, 8); empty allows all.
           key_min_width, value_min_width: floors of K's and V's groups; 0 is none.
           rules: bounds of some groups, as "layer=0,width=8" or
-            "layer=3,head=1,tensor=key,min=4,max=8".
+            "layer=3,head=1,tensor=key,min=4,max=8"; width=16 keeps fp16.
+          max_formats_per_layer: most different pairs of quantizer and width in
+            one layer, 1 to 4; 0 is any number.
+          policy: the name of a stored policy, in place of everything from
+            `objective` to here and of the arguments about measurements.
           include_continuous: also return the continuous solution.
           calibration: an id or full name; empty means the newest.
           sink_tokens: must equal the calibration's; None takes the calibration's.
@@ -263,7 +269,7 @@ class Client:
             budget=bit_map_pb2.Budget(**given),
             policy=_policy(
                 objective, strategy, separate_key_value, min_width, max_width, include_continuous,
-                allowed_widths, key_min_width, value_min_width, rules,
+                allowed_widths, key_min_width, value_min_width, rules, max_formats_per_layer,
             ),  # fmt: skip
             cache=_cache_config(sink_tokens, window, context_tokens),
             known_etag=known_etag,
@@ -272,6 +278,8 @@ class Client:
         request.policy.keep_measured_worse = keep_measured_worse
         if max_perplexity_increase is not None:
             request.policy.max_perplexity_increase = max_perplexity_increase
+        if policy:
+            _name_policy(request, policy)
         return request
 
     def get_bit_map(self, model: str, **query: Any) -> bit_map_pb2.BitMap | None:
@@ -347,6 +355,7 @@ class Client:
         key_min_width: int = 0,
         value_min_width: int = 0,
         rules: Sequence[str] = (),
+        policy: str = "",
         calibration: str = "",
         sink_tokens: int | None = None,
         window: int | None = None,
@@ -370,7 +379,7 @@ class Client:
             quantizers=[parse_quantizer(q) for q in quantizers],
             policy=_policy(
                 objective, "allocated", separate_key_value, min_width, max_width, False,
-                allowed_widths, key_min_width, value_min_width, rules,
+                allowed_widths, key_min_width, value_min_width, rules, 0,
             ),  # fmt: skip
             cache=_cache_config(sink_tokens, window, context_tokens),
             max_points=max_points,
@@ -379,6 +388,8 @@ class Client:
         if memory_bytes is not None:
             request.capacity.memory_bytes = memory_bytes
             request.capacity.sequences = sequences
+        if policy:
+            _name_policy(request, policy)
         return self._read(self._need_allocation().GetRateDistortionCurve, request)
 
     def plan(
@@ -504,6 +515,7 @@ def _policy(
     key_min_width: int,
     value_min_width: int,
     rules: Sequence[str],
+    max_formats: int,
 ) -> bit_map_pb2.Policy:
     return bit_map_pb2.Policy(
         objective=_choice("objective", objective, OBJECTIVES),
@@ -516,7 +528,18 @@ def _policy(
         key_min_width=key_min_width,
         value_min_width=value_min_width,
         rules=[parse_rule(rule) for rule in rules],
+        max_formats_per_layer=max_formats,
     )
+
+
+def _name_policy(
+    request: allocation.GetBitMapRequest | allocation.GetRateDistortionCurveRequest, name: str
+) -> None:
+    """Puts a stored policy in the place of the request's, which must be the default one."""
+    if request.policy != _policy("loss-projected", "allocated", False, 0, 0, False, (), 0, 0, (), 0):
+        raise ValueError(f"policy '{name}' can't be given together with arguments that make another one")
+    request.ClearField("policy")
+    request.policy_name = f"policies/{name.removeprefix('policies/')}"
 
 
 def _cache_config(sink_tokens: int | None, window: int | None, context_tokens: int) -> bit_map_pb2.CacheConfig:
