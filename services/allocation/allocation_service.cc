@@ -41,23 +41,32 @@ absl::Status BatchFull() {
 }  // namespace
 
 grpc::ServerUnaryReactor* AllocationServiceImpl::GetBitMap(
-    grpc::CallbackServerContext* context, const v1::GetBitMapRequest* request,
-    v1::GetBitMapResponse* response) {
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
+    grpc::ByteBuffer* response) {
   auto* reactor = context->DefaultReactor();
-  const auto calibration = maps_->ResolveCalibration(*request);
+  v1::GetBitMapRequest request;
+  grpc::ByteBuffer unread = *bytes;
+  const grpc::Status parsed =
+      grpc::SerializationTraits<v1::GetBitMapRequest>::Deserialize(&unread,
+                                                                   &request);
+  if (!parsed.ok()) {
+    reactor->Finish(parsed);
+    return reactor;
+  }
+  const auto calibration = maps_->ResolveCalibration(request);
   if (!calibration.ok()) {
     reactor->Finish(ToGrpcStatus(calibration.status()));
     return reactor;
   }
-  if (const auto answer = maps_->Lookup(*calibration, *request)) {
-    FillResponse(*request, *answer, response);
+  if (const auto answer = maps_->Lookup(*calibration, request)) {
+    *response = *answer;
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
-  HandleOn(executor_, context, reactor, request, response,
-           [this, name = *calibration](const auto& in, auto* out) {
-             const auto answer = maps_->Get(name, in);
-             if (answer.ok()) FillResponse(in, **answer, out);
+  HandleOn(executor_, context, reactor, bytes, response,
+           [this, name = *calibration, request](const auto&, auto* out) {
+             const auto answer = maps_->Get(name, request);
+             if (answer.ok()) *out = RespondTo(request, **answer);
              return answer.status();
            });
   return reactor;

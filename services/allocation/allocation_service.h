@@ -10,9 +10,11 @@
 namespace ratequant::allocation {
 
 // ratequant.v1.AllocationService. Answers in memory are given on gRPC's thread,
-// watches live in the hub, everything else runs on the executor. The arguments
-// must outlive it.
-class AllocationServiceImpl : public v1::AllocationService::CallbackService {
+// as the bytes that are kept there; watches live in the hub, everything else
+// runs on the executor. The arguments must outlive it.
+class AllocationServiceImpl
+    : public v1::AllocationService::WithRawCallbackMethod_GetBitMap<
+          v1::AllocationService::CallbackService> {
  public:
   AllocationServiceImpl(Registry* registry, BitMapCache* maps,
                         WatchHub* watches, Executor* executor)
@@ -22,8 +24,8 @@ class AllocationServiceImpl : public v1::AllocationService::CallbackService {
         executor_(executor) {}
 
   grpc::ServerUnaryReactor* GetBitMap(grpc::CallbackServerContext* context,
-                                      const v1::GetBitMapRequest* request,
-                                      v1::GetBitMapResponse* response) override;
+                                      const grpc::ByteBuffer* request,
+                                      grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* GetRateDistortionCurve(
       grpc::CallbackServerContext* context,
       const v1::GetRateDistortionCurveRequest* request,

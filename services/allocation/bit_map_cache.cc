@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "grpcpp/impl/codegen/proto_utils.h"
 #include "services/allocation/evidence.h"
 #include "services/allocation/planner.h"
 #include "services/allocation/query.h"
@@ -13,6 +14,23 @@
 
 namespace ratequant::allocation {
 namespace {
+
+// What an entry takes beside its answer and its key, about.
+constexpr size_t kEntryBytes = 256;
+
+grpc::ByteBuffer Serialize(const v1::GetBitMapResponse& response) {
+  const grpc::Slice slice(response.SerializeAsString());
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+// Null when `bytes` aren't a response.
+BitMapCache::Answer Parse(grpc::ByteBuffer bytes) {
+  auto answer = std::make_shared<v1::GetBitMapResponse>();
+  const grpc::Status parsed =
+      grpc::SerializationTraits<v1::GetBitMapResponse>::Deserialize(
+          &bytes, answer.get());
+  return parsed.ok() ? answer : nullptr;
+}
 
 std::string Etag(const v1::BitMap& map) {
   return map.name().substr(map.name().rfind('/') + 1);
@@ -55,14 +73,20 @@ absl::StatusOr<ChildName> BitMapCache::Resolve(
   return registry_->Resolve(*name);
 }
 
-BitMapCache::Answer BitMapCache::Lookup(const ChildName& calibration,
-                                        const v1::GetBitMapRequest& request) {
+std::optional<grpc::ByteBuffer> BitMapCache::Lookup(
+    const ChildName& calibration, const v1::GetBitMapRequest& request) {
+  std::shared_ptr<const grpc::ByteBuffer> bytes;
   if (request.policy_name().empty()) {
-    return memory_.Get(MemoryKey(calibration, request));
+    bytes = memory_.Get(MemoryKey(calibration, request));
+  } else if (const auto resolved = registry_->policies().Resolve(request);
+             resolved.ok()) {
+    bytes = memory_.Get(MemoryKey(calibration, *resolved));
   }
-  const auto resolved = registry_->policies().Resolve(request);
-  return resolved.ok() ? memory_.Get(MemoryKey(calibration, *resolved))
-                       : nullptr;
+  if (bytes == nullptr) return std::nullopt;
+  if (request.known_etag().empty()) return *bytes;
+  const Answer answer = Parse(*bytes);
+  if (answer == nullptr) return std::nullopt;
+  return RespondTo(request, *answer);
 }
 
 absl::StatusOr<BitMapCache::Answer> BitMapCache::Get(
@@ -80,10 +104,14 @@ absl::StatusOr<BitMapCache::Answer> BitMapCache::Get(
   }
   // Made before the evaluations are read: an answer never outlives them.
   const std::string key = MemoryKey(calibration, request);
-  if (Answer answer = memory_.Get(key)) return answer;
+  if (const auto bytes = memory_.Get(key)) {
+    if (Answer answer = Parse(*bytes)) return answer;
+  }
   absl::StatusOr<Answer> answer = Decide(calibration, request);
   if (answer.ok()) {
-    memory_.Put(key, *answer, (*answer)->SpaceUsedLong() + 2 * key.size());
+    auto bytes = std::make_shared<const grpc::ByteBuffer>(Serialize(**answer));
+    const size_t weight = bytes->Length() + 2 * key.size() + kEntryBytes;
+    memory_.Put(key, std::move(bytes), weight);
   }
   return answer;
 }
@@ -196,6 +224,13 @@ void FillResponse(const v1::GetBitMapRequest& request,
   if (answer.has_replacement()) {
     *response->mutable_replacement() = answer.replacement();
   }
+}
+
+grpc::ByteBuffer RespondTo(const v1::GetBitMapRequest& request,
+                           const v1::GetBitMapResponse& answer) {
+  v1::GetBitMapResponse response;
+  FillResponse(request, answer, &response);
+  return Serialize(response);
 }
 
 }  // namespace ratequant::allocation

@@ -4,9 +4,11 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "grpcpp/support/byte_buffer.h"
 #include "ratequant/v1/admin_service.pb.h"
 #include "ratequant/v1/allocation_service.pb.h"
 #include "ratequant/v1/bit_map.pb.h"
@@ -28,7 +30,8 @@ namespace ratequant::allocation {
 // Thread-safe; solving doesn't hold a lock.
 class BitMapCache {
  public:
-  // `registry` must outlive it; `memory_bytes` of answers are kept parsed.
+  // `registry` must outlive it; `memory_bytes` of answers stay in
+  // memory.
   BitMapCache(Registry* registry, size_t memory_bytes);
 
   // The calibration a request means: `request.calibration`, or the model's
@@ -40,10 +43,11 @@ class BitMapCache {
 
   using Answer = std::shared_ptr<const v1::GetBitMapResponse>;
 
-  // What memory has for a request against a resolved calibration; null when it
-  // has to be looked up. Fast: for gRPC's own threads.
-  Answer Lookup(const ChildName& calibration,
-                const v1::GetBitMapRequest& request);
+  // The response to a request against a resolved calibration, serialized, when
+  // memory has it; nullopt when it has to be looked up. Fast: for gRPC's own
+  // threads.
+  std::optional<grpc::ByteBuffer> Lookup(const ChildName& calibration,
+                                         const v1::GetBitMapRequest& request);
 
   // The answer to a request, never `unchanged`. Errors as GetBitMap documents
   // them.
@@ -70,7 +74,9 @@ class BitMapCache {
                                   const Query& query, const std::string& key);
 
   Registry* const registry_;
-  LruCache<v1::GetBitMapResponse> memory_;
+  // As they go over the wire: a fraction of their size as messages, and most
+  // requests are answered with them as they are.
+  LruCache<grpc::ByteBuffer> memory_;
   SingleFlight<absl::StatusOr<Map>> flights_;
   std::atomic<int64_t> stored_{0};  // found in the store
   std::atomic<int64_t> solves_{0};
@@ -80,6 +86,10 @@ class BitMapCache {
 void FillResponse(const v1::GetBitMapRequest& request,
                   const v1::GetBitMapResponse& answer,
                   v1::GetBitMapResponse* response);
+
+// The same, serialized.
+grpc::ByteBuffer RespondTo(const v1::GetBitMapRequest& request,
+                           const v1::GetBitMapResponse& answer);
 
 }  // namespace ratequant::allocation
 
