@@ -220,21 +220,35 @@ absl::Status CheckSingleQuantizer(const Query& query,
   return absl::OkStatus();
 }
 
+// The error when a cache differs from the calibration it is asked of in one of
+// its counts of tokens.
+absl::Status CalibrationMismatch(const char* field, uint32_t requested,
+                                 uint32_t calibrated,
+                                 const v1::Calibration& calibration) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, "CALIBRATION_MISMATCH",
+      absl::StrCat(field, " is ", requested, ", but ", calibration.name(),
+                   " was measured with ", calibrated, "; ask for ", calibrated,
+                   " or calibrate with ", requested),
+      {{"field", field},
+       {"requested", absl::StrCat(requested)},
+       {"calibrated", absl::StrCat(calibrated)}});
+}
+
 absl::StatusOr<v1::CacheConfig> MakeCache(const v1::CacheConfig& requested,
                                           const v1::Calibration& calibration) {
   v1::CacheConfig cache = requested;
   const uint32_t sinks = calibration.capture().sink_tokens();
   if (cache.has_sink_tokens() && cache.sink_tokens() != sinks) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, "CALIBRATION_MISMATCH",
-        absl::StrCat("cache.sink_tokens is ", cache.sink_tokens(), ", but ",
-                     calibration.name(), " was measured with ", sinks,
-                     "; ask for ", sinks, " or calibrate with ",
-                     cache.sink_tokens()),
-        {{"field", "cache.sink_tokens"},
-         {"requested", absl::StrCat(cache.sink_tokens())},
-         {"calibrated", absl::StrCat(sinks)}});
+    return CalibrationMismatch("cache.sink_tokens", cache.sink_tokens(), sinks,
+                               calibration);
   }
+  const uint32_t page = calibration.tables(0).page_tokens();
+  if (cache.page_tokens() != 0 && cache.page_tokens() != page) {
+    return CalibrationMismatch("cache.page_tokens", cache.page_tokens(), page,
+                               calibration);
+  }
+  cache.set_page_tokens(page);
   cache.set_sink_tokens(sinks);
   if (!cache.has_window()) cache.set_window(kDefaultWindow);
   if (cache.context_tokens() == 0) {

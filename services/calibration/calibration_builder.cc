@@ -38,14 +38,14 @@ void AddFits(const kv::DistortionTable& table,
 }
 
 absl::Status AddPageBytes(const kv::DistortionTable& table, int head_dim,
-                          v1::DistortionTable* out) {
-  out->set_page_tokens(kPageTokens);
+                          int page_tokens, v1::DistortionTable* out) {
+  out->set_page_tokens(static_cast<uint32_t>(page_tokens));
   out->set_format_version(kv::kFormatVersion);
   for (int width : table.widths) {
     auto key = kv::ComputeSectionLayout(table.quantizer, kv::Tensor::kKey,
-                                        width, head_dim, kPageTokens);
+                                        width, head_dim, page_tokens);
     auto value = kv::ComputeSectionLayout(table.quantizer, kv::Tensor::kValue,
-                                          width, head_dim, kPageTokens);
+                                          width, head_dim, page_tokens);
     if (!key.ok()) return key.status();
     if (!value.ok()) return value.status();
     out->add_key_page_bytes(static_cast<uint32_t>(key->section_bytes));
@@ -55,7 +55,7 @@ absl::Status AddPageBytes(const kv::DistortionTable& table, int head_dim,
 }
 
 absl::Status AddTable(const kv::DistortionTable& table,
-                      const v1::ModelGeometry& geometry,
+                      const v1::ModelGeometry& geometry, uint32_t page_tokens,
                       v1::Calibration* calibration) {
   v1::DistortionTable* out = calibration->add_tables();
   *out->mutable_quantizer() = ToProto(table.quantizer);
@@ -64,7 +64,8 @@ absl::Status AddTable(const kv::DistortionTable& table,
   out->mutable_c1()->Assign(table.c1.begin(), table.c1.end());
   out->mutable_c2()->Assign(table.c2.begin(), table.c2.end());
   AddFits(table, geometry, out, calibration);
-  return AddPageBytes(table, static_cast<int>(geometry.head_dim()), out);
+  return AddPageBytes(table, static_cast<int>(geometry.head_dim()),
+                      static_cast<int>(page_tokens), out);
 }
 
 void AddGroups(const kv::DistortionTables& tables, v1::Calibration* out) {
@@ -125,7 +126,8 @@ absl::StatusOr<v1::Calibration> BuildCalibration(const CalibrationPlan& plan,
   WarnNoGradient(measured, &calibration);
   AddGroups(measured.tables, &calibration);
   for (const kv::DistortionTable& table : measured.tables.tables) {
-    absl::Status added = AddTable(table, measured.geometry, &calibration);
+    absl::Status added =
+        AddTable(table, measured.geometry, plan.page_tokens, &calibration);
     if (!added.ok()) return added;
   }
   LimitWarnings(&calibration);

@@ -16,6 +16,7 @@ namespace {
 constexpr uint32_t kDefaultSequences = 16;
 constexpr uint32_t kDefaultSequenceLength = 512;
 constexpr uint32_t kDefaultSinkTokens = 4;
+constexpr uint32_t kDefaultPageTokens = 32;
 
 std::string Option(absl::string_view prefix, absl::string_view name) {
   return absl::StrCat(prefix, "options.", name);
@@ -36,6 +37,13 @@ absl::StatusOr<std::string> ModelId(const std::string& model,
                     absl::StrCat("'", model,
                                  "' is not models/{model} with {model} like "
                                  "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"));
+}
+
+// Consecutive tokens that share a scale; all are powers of two.
+uint32_t GroupTokens(const kv::QuantizerSpec& spec) {
+  return spec.kind == kv::QuantizerKind::kKivi
+             ? static_cast<uint32_t>(spec.group_size)
+             : 1;
 }
 
 absl::StatusOr<std::vector<kv::QuantizerSpec>> Quantizers(
@@ -62,18 +70,45 @@ absl::StatusOr<std::vector<kv::QuantizerSpec>> Quantizers(
   return specs;
 }
 
+bool IsPageTokens(uint32_t tokens) {
+  return tokens >= 16 && tokens <= 128 && (tokens & (tokens - 1)) == 0;
+}
+
+absl::Status CheckPages(const CalibrationPlan& plan, absl::string_view prefix) {
+  if (!IsPageTokens(plan.page_tokens)) {
+    return FieldError("UNSUPPORTED_SHAPE", Option(prefix, "page_tokens"),
+                      absl::StrCat(plan.page_tokens,
+                                   " tokens in a page; use 16, 32, 64 or 128"));
+  }
+  for (size_t i = 0; i < plan.quantizers.size(); ++i) {
+    const kv::QuantizerSpec& spec = plan.quantizers[i];
+    if (plan.page_tokens % GroupTokens(spec) == 0) continue;
+    return FieldError(
+        "UNSUPPORTED_QUANTIZER",
+        absl::StrCat(Option(prefix, "quantizers"), "[", i, "]"),
+        absl::StrCat(kv::QuantizerName(spec), " doesn't fit into pages of ",
+                     plan.page_tokens, " tokens; use page_tokens of at least ",
+                     GroupTokens(spec), ", or a smaller group_size"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckSizes(const CalibrationPlan& plan, absl::string_view prefix) {
   if (plan.sequences > kMaxSequences) {
     return FieldError(
         "UNSUPPORTED_SHAPE", Option(prefix, "sequences"),
         absl::StrCat(plan.sequences, " sequences; at most ", kMaxSequences));
   }
-  if (plan.sequence_length % kSequenceGranule != 0 ||
+  uint32_t granule = kSequenceGranule;
+  for (const kv::QuantizerSpec& spec : plan.quantizers) {
+    granule = std::max(granule, GroupTokens(spec));
+  }
+  if (plan.sequence_length % granule != 0 ||
       plan.sequence_length > kMaxSequenceLength) {
     return FieldError(
         "UNSUPPORTED_SHAPE", Option(prefix, "sequence_length"),
         absl::StrCat(plan.sequence_length, " tokens; must be a multiple of ",
-                     kSequenceGranule, ", at most ", kMaxSequenceLength));
+                     granule, ", at most ", kMaxSequenceLength));
   }
   if (plan.sink_tokens >= plan.sequence_length) {
     return FieldError(
@@ -82,14 +117,15 @@ absl::Status CheckSizes(const CalibrationPlan& plan, absl::string_view prefix) {
                      " sinks leave nothing to measure in sequences of ",
                      plan.sequence_length, " tokens"));
   }
-  return absl::OkStatus();
+  return CheckPages(plan, prefix);
 }
 
 absl::StatusOr<QuantizerChoice> SupportedQuantizers(const CalibrationPlan& plan,
                                                     int head_dim) {
+  const int page_tokens = static_cast<int>(plan.page_tokens);
   QuantizerChoice choice;
   for (const kv::QuantizerSpec& spec : plan.quantizers) {
-    absl::Status valid = kv::ValidateQuantizer(spec, head_dim, kPageTokens);
+    absl::Status valid = kv::ValidateQuantizer(spec, head_dim, page_tokens);
     if (!valid.ok()) {
       return MakeError(absl::StatusCode::kInvalidArgument,
                        "UNSUPPORTED_QUANTIZER", valid.message(),
@@ -100,7 +136,7 @@ absl::StatusOr<QuantizerChoice> SupportedQuantizers(const CalibrationPlan& plan,
   if (!plan.quantizers.empty()) return choice;
   std::string last_problem;
   for (const kv::QuantizerSpec& spec : kv::DefaultQuantizers()) {
-    absl::Status valid = kv::ValidateQuantizer(spec, head_dim, kPageTokens);
+    absl::Status valid = kv::ValidateQuantizer(spec, head_dim, page_tokens);
     if (valid.ok()) {
       choice.quantizers.push_back(spec);
       continue;
@@ -135,6 +171,8 @@ absl::StatusOr<CalibrationPlan> MakePlan(const std::string& model,
                              : kDefaultSequenceLength;
   plan.sink_tokens =
       options.has_sink_tokens() ? options.sink_tokens() : kDefaultSinkTokens;
+  plan.page_tokens =
+      options.page_tokens() != 0 ? options.page_tokens() : kDefaultPageTokens;
   absl::Status sizes = CheckSizes(plan, prefix);
   if (!sizes.ok()) return sizes;
   return plan;

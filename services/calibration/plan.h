@@ -18,7 +18,8 @@ namespace ratequant::calibration {
 
 inline constexpr uint32_t kMaxSequences = 4096;
 inline constexpr uint32_t kMaxSequenceLength = 32768;
-inline constexpr uint32_t kSequenceGranule = 32;  // lengths are multiples
+// Lengths are multiples of it, and of kivi's groups.
+inline constexpr uint32_t kSequenceGranule = 32;
 inline constexpr int kMaxQuantizers = 16;
 inline constexpr uint32_t kMaxLayers = 1024;
 inline constexpr uint32_t kMaxGroups = 65536;  // layers * kv_heads * 2
@@ -30,8 +31,6 @@ inline constexpr uint64_t kFewTokens = 4096;
 // What the registry takes of provenance: entries, and bytes of each.
 inline constexpr int kMaxSoftware = 64;
 inline constexpr size_t kMaxProvenanceBytes = 1024;
-// Tokens in the page that byte counts are for.
-inline constexpr int kPageTokens = 32;
 
 // One calibration, every default filled in.
 struct CalibrationPlan {
@@ -42,13 +41,15 @@ struct CalibrationPlan {
   uint32_t sequences = 0;
   uint32_t sequence_length = 0;
   uint32_t sink_tokens = 0;
+  uint32_t page_tokens = 0;  // in the page that byte counts are for
 
   uint64_t tokens() const { return uint64_t{sequences} * sequence_length; }
 };
 
 // Checks a request. INVALID_ARGUMENT: INVALID_MODEL_ID, UNSUPPORTED_QUANTIZER,
-// UNSUPPORTED_SHAPE (sequences, their length, sinks), with the field. `prefix`
-// is what stands before "model" and "options" in the request's field paths.
+// UNSUPPORTED_SHAPE (sequences, their length, sinks, pages), with the field.
+// `prefix` is what stands before "model" and "options" in the request's field
+// paths.
 absl::StatusOr<CalibrationPlan> MakePlan(const std::string& model,
                                          const v1::CalibrateOptions& options,
                                          absl::string_view prefix);

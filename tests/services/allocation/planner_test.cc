@@ -76,15 +76,15 @@ Recount Count(const v1::BitMap& map, const v1::Calibration& calibration) {
   return count;
 }
 
-int64_t SequenceBytes(int64_t page_bytes, int64_t tokens, int64_t sinks,
-                      int64_t window, int64_t elements) {
+int64_t SequenceBytes(int64_t page_bytes, int64_t page_tokens, int64_t tokens,
+                      int64_t sinks, int64_t window, int64_t elements) {
   const int64_t packed = std::max<int64_t>(0, tokens - window);
-  return (packed + 31) / 32 * page_bytes +
+  return (packed + page_tokens - 1) / page_tokens * page_bytes +
          std::min(tokens, sinks + window) * elements * 2;
 }
 
-TEST(PlannerTest, BytesAreCountedToTheByte) {
-  const v1::Calibration calibration = Calibrated();
+void ExpectBytesCountedToTheByte(const v1::Calibration& calibration) {
+  const int64_t page_tokens = calibration.tables(0).page_tokens();
   const int64_t elements = 16 * 64;
   for (uint32_t context : {33u, 64u, 1000u, 4096u, 131072u}) {
     for (uint32_t window : {0u, 32u, 100u}) {
@@ -95,8 +95,9 @@ TEST(PlannerTest, BytesAreCountedToTheByte) {
       const auto map = Plan(request, calibration);
       ASSERT_TRUE(map.ok()) << map.status();
       const Recount count = Count(*map, calibration);
-      const int64_t bytes =
-          SequenceBytes(count.page_bytes, context, 4, window, elements);
+      EXPECT_EQ(map->cache().page_tokens(), page_tokens);
+      const int64_t bytes = SequenceBytes(count.page_bytes, page_tokens,
+                                          context, 4, window, elements);
       EXPECT_DOUBLE_EQ(map->bytes_per_token(),
                        static_cast<double>(bytes) / context);
       EXPECT_DOUBLE_EQ(map->effective_bits(),
@@ -105,6 +106,30 @@ TEST(PlannerTest, BytesAreCountedToTheByte) {
       EXPECT_DOUBLE_EQ(map->code_bits(), count.code_bits / 16.0);
     }
   }
+}
+
+TEST(PlannerTest, BytesAreCountedToTheByte) {
+  ExpectBytesCountedToTheByte(Calibrated());
+}
+
+TEST(PlannerTest, BytesOfLargePagesAreCountedToTheByte) {
+  std::vector<Quantizer> quantizers = ratequant::testing::AllQuantizers();
+  quantizers.push_back(DefaultQuantizer(Quantizer::KIVI));
+  quantizers.back().set_group_size(64);
+  ExpectBytesCountedToTheByte(
+      Calibrated({.page_tokens = 64, .quantizers = quantizers}));
+}
+
+TEST(PlannerTest, AnotherPageThanTheCalibrationsIsRefused) {
+  const v1::Calibration calibration = Calibrated({.page_tokens = 64});
+  v1::GetBitMapRequest request = EffectiveBits(3);
+  request.mutable_cache()->set_page_tokens(32);
+  const absl::Status status = MakeQuery(request, calibration).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReason(status), "CALIBRATION_MISMATCH");
+  EXPECT_EQ(std::string(status.message()),
+            "cache.page_tokens is 32, but " + calibration.name() +
+                " was measured with 64; ask for 64 or calibrate with 32");
 }
 
 TEST(PlannerTest, AByteBudgetIsKeptAndTheSameMapFitsItsOwnBytes) {
@@ -308,6 +333,7 @@ TEST(PlannerTest, PolicyInTheMapHasItsDefaultsFilledIn) {
   EXPECT_EQ(mixed->cache().sink_tokens(), 4u);
   EXPECT_EQ(mixed->cache().window(), 32u);
   EXPECT_EQ(mixed->cache().context_tokens(), 4096u);
+  EXPECT_EQ(mixed->cache().page_tokens(), 32u);
   EXPECT_EQ(
       Plan(CodeBits(3, Quantizer::KIVI), calibration)->policy().min_width(),
       2u);
@@ -554,6 +580,7 @@ TEST(PlannerTest, TheSameQuestionGivesTheSameBytes) {
   spelled.mutable_cache()->set_window(32);
   spelled.mutable_cache()->set_sink_tokens(4);
   spelled.mutable_cache()->set_context_tokens(4096);
+  spelled.mutable_cache()->set_page_tokens(32);
   EXPECT_EQ(Plan(spelled, calibration)->SerializeAsString(), bytes);
   EXPECT_EQ(*QueryKey(*MakeQuery(spelled, calibration), calibration),
             *QueryKey(*MakeQuery(all, calibration), calibration));

@@ -182,6 +182,23 @@ TEST_F(StreamSourceTest, RefusesAHeaderThatMakesNoSense) {
       with([](Header h) { h->mutable_options()->set_sequence_length(65); }),
       "UNSUPPORTED_SHAPE", "65 tokens; must be a multiple of 32");
   ExpectRefused(
+      with([](Header h) { h->mutable_options()->set_page_tokens(48); }),
+      "UNSUPPORTED_SHAPE", "48 tokens in a page; use 16, 32, 64 or 128");
+  const auto add_kivi64 = [](Header h) {
+    v1::Quantizer* kivi = h->mutable_options()->add_quantizers();
+    kivi->set_kind(v1::Quantizer::KIVI);
+    kivi->set_group_size(64);
+  };
+  ExpectRefused(with(add_kivi64), "UNSUPPORTED_QUANTIZER",
+                "header.options.quantizers[0]: kivi:group_size=64 doesn't fit "
+                "into pages of 32 tokens; use page_tokens of at least 64");
+  ExpectRefused(with([&](Header h) {
+                  add_kivi64(h);
+                  h->mutable_options()->set_page_tokens(64);
+                  h->mutable_options()->set_sequence_length(96);
+                }),
+                "UNSUPPORTED_SHAPE", "96 tokens; must be a multiple of 64");
+  ExpectRefused(
       with([](Header h) { h->mutable_options()->set_sink_tokens(64); }),
       "UNSUPPORTED_SHAPE", "64 sinks leave nothing");
   ExpectRefused(
