@@ -108,6 +108,15 @@ TEST(CurveTest, EveryBreakpointInCodeBitsIsTheSolversAnswer) {
   }
 }
 
+TEST(CurveTest, EveryBreakpointUnderAPolicyIsTheSolversAnswer) {
+  Request request;
+  for (uint32_t width : {2, 4, 8}) {
+    request.mutable_policy()->add_allowed_widths(width);
+  }
+  request.mutable_policy()->set_key_min_width(4);
+  ExpectTheSolversHull(Calibrated({.layers = 12}), request);
+}
+
 TEST(CurveTest, LossAndGainsAreThoseOfTheObjectives) {
   const auto curve = Curve(Calibrated({.layers = 12}));
   ASSERT_TRUE(curve.ok());
