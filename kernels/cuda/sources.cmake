@@ -7,12 +7,14 @@ set(RQ_CUDA_CU_SRCS
   ${RQ_CUDA_DIR}/encode.cu
   ${RQ_CUDA_DIR}/page_ops.cu
   ${RQ_CUDA_DIR}/paged_append.cu
-  ${RQ_CUDA_DIR}/paged_gather.cu)
+  ${RQ_CUDA_DIR}/paged_gather.cu
+  ${RQ_CUDA_DIR}/sweep.cu)
 set(RQ_CUDA_CC_SRCS
   ${RQ_CUDA_DIR}/format_table.cc
   ${RQ_CUDA_DIR}/paged_layer.cc
   ${RQ_CUDA_DIR}/section_format.cc
   ${RQ_CUDA_DIR}/status.cc
+  ${RQ_CUDA_DIR}/sweep_table.cc
   ${RQ_CUDA_DIR}/task.cc)
 set(RQ_CUDA_HDRS
   ${RQ_CUDA_DIR}/decode.cuh
@@ -40,4 +42,8 @@ set(RQ_CUDA_HDRS
   ${RQ_CUDA_DIR}/section_kernel.cuh
   ${RQ_CUDA_DIR}/shared_memory.h
   ${RQ_CUDA_DIR}/status.h
+  ${RQ_CUDA_DIR}/sweep.cuh
+  ${RQ_CUDA_DIR}/sweep.h
+  ${RQ_CUDA_DIR}/sweep_row.cuh
+  ${RQ_CUDA_DIR}/sweep_table.h
   ${RQ_CUDA_DIR}/task.h)

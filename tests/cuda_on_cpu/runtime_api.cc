@@ -1,6 +1,9 @@
 #include "tests/cuda_on_cpu/runtime_api.h"
 
 #include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
 #include <new>
 
 namespace {
@@ -10,6 +13,10 @@ constexpr int kGarbage = 0xCD;
 
 int device_count = 1;
 thread_local int current_device = 0;
+
+// What cudaMalloc gave and cudaFree didn't take: sizes by address.
+std::mutex allocations_mutex;
+std::map<const char*, size_t> allocations;
 
 }  // namespace
 
@@ -56,11 +63,29 @@ cudaError_t cudaSetDevice(int device) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute,
                                    int device) {
-  if (attribute != cudaDevAttrMultiProcessorCount || device < 0 ||
-      device >= device_count) {
-    return cudaErrorInvalidValue;
+  if (device < 0 || device >= device_count) return cudaErrorInvalidValue;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = 2;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = static_cast<int>(cuda_on_cpu::kMaxDynamicShared);
+      return cudaSuccess;
   }
-  *value = 2;
+  return cudaErrorInvalidValue;
+}
+
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes,
+                                     const void* address) {
+  const char* const place = static_cast<const char*>(address);
+  const std::lock_guard<std::mutex> lock(allocations_mutex);
+  const auto after = allocations.upper_bound(place);
+  const bool on_device =
+      after != allocations.begin() &&
+      place < std::prev(after)->first + std::prev(after)->second;
+  attributes->type =
+      on_device ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
+  attributes->device = on_device ? 0 : -1;
   return cudaSuccess;
 }
 
@@ -70,10 +95,16 @@ cudaError_t cudaMalloc(void** address, size_t bytes) {
   *address = ::operator new(bytes, kDeviceAlignment, std::nothrow);
   if (*address == nullptr) return cudaErrorMemoryAllocation;
   std::memset(*address, kGarbage, bytes);
+  const std::lock_guard<std::mutex> lock(allocations_mutex);
+  allocations[static_cast<const char*>(*address)] = bytes;
   return cudaSuccess;
 }
 
 cudaError_t cudaFree(void* address) {
+  {
+    const std::lock_guard<std::mutex> lock(allocations_mutex);
+    allocations.erase(static_cast<const char*>(address));
+  }
   ::operator delete(address, kDeviceAlignment);
   return cudaSuccess;
 }

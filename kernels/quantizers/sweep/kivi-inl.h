@@ -16,10 +16,11 @@ RQ_SWEEP_BEGIN
 struct KiviSweep : SweepQuantizer {
   static constexpr QuantizerKind kKind = QuantizerKind::kKivi;
 
-  static constexpr int TokenMultiple(const QuantizerSpec& spec) {
+  static RQ_HOST_DEVICE constexpr int TokenMultiple(const QuantizerSpec& spec) {
     return spec.group_size;
   }
-  static constexpr int ColumnTokens(const QuantizerSpec& spec, Tensor tensor) {
+  static RQ_HOST_DEVICE constexpr int ColumnTokens(const QuantizerSpec& spec,
+                                                   Tensor tensor) {
     return tensor == Tensor::kKey ? spec.group_size : 0;
   }
 

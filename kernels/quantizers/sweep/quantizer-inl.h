@@ -27,6 +27,7 @@
 #define RATEQUANT_KERNELS_QUANTIZERS_SWEEP_QUANTIZER_INL_H_
 #endif
 
+#include "kernels/quantizers/host_device.h"
 #include "kernels/quantizers/sweep/grid-inl.h"
 #include "kernels/quantizers/sweep/target.h"
 #include "ratequant/kv/quantizer_spec.h"
@@ -40,11 +41,16 @@ struct SweepQuantizer {
   static constexpr bool kRotates = false;  // needs a power of two as head_dim
 
   // Blocks of tokens are multiples of this power of two, at most 128.
-  static constexpr int TokenMultiple(const QuantizerSpec&) { return 1; }
+  static RQ_HOST_DEVICE constexpr int TokenMultiple(const QuantizerSpec&) {
+    return 1;
+  }
 
   // Above 0: every channel has a ColumnGrid over as many tokens, which divide
   // TokenMultiple, and MeasureRow isn't called.
-  static constexpr int ColumnTokens(const QuantizerSpec&, Tensor) { return 0; }
+  static RQ_HOST_DEVICE constexpr int ColumnTokens(const QuantizerSpec&,
+                                                   Tensor) {
+    return 0;
+  }
   using ColumnGrid = AsymmetricGrid;
 
   template <class Row>

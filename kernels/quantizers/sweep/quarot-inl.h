@@ -20,6 +20,7 @@ struct QuarotSweep : SweepQuantizer {
   static RQ_SWEEP_INLINE void MeasureRow(Row& row, const QuantizerSpec&) {
     row.Rotate();
     const ValueRange range = row.Range();
+    RQ_SWEEP_LOOP
     for (int w = 0; w < row.num_widths(); ++w) {
       row.Decode(GridMap<AsymmetricGrid, Row>(range, row.width(w)));
       row.MeasureRotated(w);

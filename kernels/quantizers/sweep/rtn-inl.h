@@ -39,6 +39,7 @@ struct RtnSweep : SweepQuantizer {
   template <class Row>
   static RQ_SWEEP_INLINE void MeasureRow(Row& row, const QuantizerSpec&) {
     const ValueRange range = row.Range();
+    RQ_SWEEP_LOOP
     for (int w = 0; w < row.num_widths(); ++w) {
       row.Measure(w, GridMap<SymmetricGrid, Row>(range, row.width(w)));
     }

@@ -15,10 +15,14 @@
   }
 #endif
 
+// RQ_SWEEP_LOOP comes before a loop over widths: a GPU has no registers for
+// several of them at a time.
 #ifdef __CUDACC__
 #define RQ_SWEEP_INLINE __device__ __forceinline__
+#define RQ_SWEEP_LOOP _Pragma("unroll 1")
 #else
 #define RQ_SWEEP_INLINE inline
+#define RQ_SWEEP_LOOP
 #endif
 
 #endif  // RATEQUANT_KERNELS_QUANTIZERS_SWEEP_TARGET_H_

@@ -24,6 +24,7 @@ struct TurboquantSweep : SweepQuantizer {
     const float squared_norm = row.SumOfSquares();
     row.Rotate();
     const float factor = CodebookFactor(squared_norm, row.dim());
+    RQ_SWEEP_LOOP
     for (int w = 0; w < row.num_widths(); ++w) {
       row.DecodeByCodebook(w, factor);
       const float dot = kind == RowScale::kUnbiased ? row.Dot() : 0.0f;
