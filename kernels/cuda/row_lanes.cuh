@@ -170,12 +170,35 @@ __device__ __forceinline__ void RotateRowsBack(const SignBits<Lanes>& signs,
   }
 }
 
-// FoldSum of every row of the warp; all lanes of a row get it.
-//
-// Adding upper to lower half means lanes first, then within the octet. While a
-// lane has several sums left it keeps one half of them and hands the other to
-// its partner, so that 11 shuffles do what 8 * log2(lanes) would; the order of
-// the additions of each sum is the same.
+// Sums of kCount values over the lanes of a row, spread over these lanes: while
+// a lane has several sums left it keeps one half of them and hands the other to
+// its partner, so that kCount - 1 shuffles do what kCount * log2(lanes) would.
+// Lane l gets, in values[0] and on, the sums from l * kCount / kLanes on; where
+// kCount is less than kLanes, lanes side by side get the same sum.
+template <int kCount, int kLanes>
+__device__ __forceinline__ void SumOverLanes(float (&values)[kCount]) {
+  const int lane = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int step = kLanes / 2, kept = kCount; step >= 1; step /= 2) {
+    if (kept == 1) {
+      values[0] = values[0] + ShuffleXor(values[0], step);
+      continue;
+    }
+    kept /= 2;
+    const bool upper = (lane & step) != 0;
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      if (i >= kept) break;
+      const float mine = upper ? values[i + kept] : values[i];
+      const float other = upper ? values[i] : values[i + kept];
+      values[i] = mine + ShuffleXor(other, step);
+    }
+  }
+}
+
+// FoldSum of every row of the warp; all lanes of a row get it. Adding upper to
+// lower half means lanes first, then within the octet; the order of the
+// additions of each sum is the same.
 template <class Lanes>
 __device__ __forceinline__ float FoldSumOfRows(
     const typename Lanes::Values& values) {
@@ -188,22 +211,7 @@ __device__ __forceinline__ float FoldSumOfRows(
   constexpr int kLanes = Lanes::kLanes;
   constexpr int kLeft =
       kLanes >= 8 ? 1 : kOctet / kLanes;  // sums per lane after the halving
-#pragma unroll
-  for (int step = kLanes / 2, kept = kOctet; step >= 1; step /= 2) {
-    if (kept == 1) {
-      v[0] = v[0] + ShuffleXor(v[0], step);
-      continue;
-    }
-    kept /= 2;
-    const bool upper = (Lanes::Lane() & step) != 0;
-#pragma unroll
-    for (int i = 0; i < kOctet / 2; ++i) {
-      if (i >= kept) break;
-      const float mine = upper ? v[i + kept] : v[i];
-      const float other = upper ? v[i] : v[i + kept];
-      v[i] = mine + ShuffleXor(other, step);
-    }
-  }
+  SumOverLanes<kOctet, kLanes>(v);
   // What is left are the 8 sums of the octet, spread over lanes as far as there
   // were lanes: fold 4, 2, 1.
 #pragma unroll

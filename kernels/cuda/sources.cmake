@@ -7,6 +7,7 @@ set(RQ_CUDA_CU_SRCS
   ${RQ_CUDA_DIR}/encode.cu
   ${RQ_CUDA_DIR}/page_ops.cu
   ${RQ_CUDA_DIR}/paged_append.cu
+  ${RQ_CUDA_DIR}/paged_attention.cu
   ${RQ_CUDA_DIR}/paged_gather.cu
   ${RQ_CUDA_DIR}/sweep.cu)
 set(RQ_CUDA_CC_SRCS
@@ -17,6 +18,10 @@ set(RQ_CUDA_CC_SRCS
   ${RQ_CUDA_DIR}/sweep_table.cc
   ${RQ_CUDA_DIR}/task.cc)
 set(RQ_CUDA_HDRS
+  ${RQ_CUDA_DIR}/attention_codes.cuh
+  ${RQ_CUDA_DIR}/attention_combine.cuh
+  ${RQ_CUDA_DIR}/attention_plan.cuh
+  ${RQ_CUDA_DIR}/attention_unit.cuh
   ${RQ_CUDA_DIR}/decode.cuh
   ${RQ_CUDA_DIR}/decode.h
   ${RQ_CUDA_DIR}/device_buffer.h
@@ -31,6 +36,7 @@ set(RQ_CUDA_HDRS
   ${RQ_CUDA_DIR}/page_ops.h
   ${RQ_CUDA_DIR}/paged_append.cuh
   ${RQ_CUDA_DIR}/paged_append.h
+  ${RQ_CUDA_DIR}/paged_attention.cuh
   ${RQ_CUDA_DIR}/paged_attention.h
   ${RQ_CUDA_DIR}/paged_gather.cuh
   ${RQ_CUDA_DIR}/paged_gather.h

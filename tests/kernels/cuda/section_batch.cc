@@ -8,6 +8,7 @@
 #include "kernels/cuda/device_buffer.h"
 #include "kernels/cuda/encode.h"
 #include "kernels/cuda/format_table.h"
+#include "tests/kernels/cuda/upload.h"
 
 namespace ratequant::kv::cuda {
 namespace {
@@ -45,12 +46,6 @@ class Arena {
   std::vector<uint8_t> host_;
   DeviceBuffer<uint8_t> device_;
 };
-
-template <class T>
-Status Upload(const std::vector<T>& values, DeviceBuffer<T>* buffer) {
-  Status status = buffer->Allocate(values.size());
-  return status.ok() ? buffer->CopyFrom(values.data(), nullptr) : status;
-}
 
 std::string Describe(const BatchCase& batch, size_t index) {
   const SectionCase& section = batch.sections[index];
