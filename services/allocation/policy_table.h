@@ -42,7 +42,7 @@ class PolicyTable {
   // A request with the content of the policy it names in place of the name.
   template <typename Request>
   absl::StatusOr<Request> Resolve(const Request& request) const {
-    if (request.has_policy()) {
+    if (request.policy().ByteSizeLong() != 0) {
       return FieldError("INVALID_POLICY", "policy_name",
                         "can't be given together with `policy`");
     }

@@ -10,6 +10,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -411,6 +412,84 @@ TEST(GroupWidthsTest, PinnedToFp16) {
   EXPECT_THAT(std::string(Plan(request, calibration).status().message()),
               HasSubstr("layer 1, KV head 0, K no width: at least 16 by "
                         "policy.rules, at most 8 by policy.rules"));
+}
+
+TEST(GroupWidthsTest, LayersKeepToTheirNumberOfFormats) {
+  const v1::Calibration calibration = Calibrated({.layers = 6});
+  v1::GetBitMapRequest request;
+  request.mutable_policy()->add_rules()->set_layer(0);
+  request.mutable_policy()->mutable_rules(0)->set_min_width(5);
+  for (auto strategy : {Policy::ALLOCATED, Policy::LAYER_WISE}) {
+    request.mutable_policy()->set_strategy(strategy);
+    for (const double bits : {4.0, 5.0}) {
+      request.mutable_budget()->set_effective_bits(bits);
+      request.mutable_policy()->set_max_formats_per_layer(0);
+      const double free = Plan(request, calibration)->objective_value();
+      double stricter = kInfinity;
+      for (uint32_t most = 1; most <= 4; ++most) {
+        request.mutable_policy()->set_max_formats_per_layer(most);
+        const auto map = Plan(request, calibration);
+        ASSERT_TRUE(map.ok()) << map.status();
+        EXPECT_EQ(map->optimality_gap(), 0);
+        EXPECT_LE(map->effective_bits(), bits);
+        EXPECT_GE(map->objective_value(), free * (1 - 1e-12));
+        EXPECT_LE(map->objective_value(), stricter * (1 + 1e-12));
+        stricter = map->objective_value();
+        for (int layer = 0; layer < 6; ++layer) {
+          std::set<std::pair<uint32_t, uint32_t>> formats;
+          for (int g = 4 * layer; g < 4 * layer + 4; ++g) {
+            formats.emplace(map->quantizer_index(g), map->width(g));
+            EXPECT_GE(map->width(g), layer == 0 ? 5u : 1u);
+          }
+          EXPECT_LE(formats.size(), most);
+        }
+      }
+    }
+  }
+}
+
+TEST(GroupWidthsTest, FormatLimitsThatCannotBeKeptAreRefused) {
+  const v1::Calibration calibration = Calibrated({});
+  v1::GetBitMapRequest request;
+  request.mutable_budget()->set_effective_bits(6);
+  Policy& policy = *request.mutable_policy();
+  const auto message = [&] {
+    const absl::Status status = Plan(request, calibration).status();
+    EXPECT_EQ(ErrorReason(status), "INVALID_POLICY") << status;
+    return std::string(status.message());
+  };
+  // K and V of layer 2 pinned to different widths.
+  policy.set_max_formats_per_layer(1);
+  for (const bool key : {true, false}) {
+    GroupRule* rule = policy.add_rules();
+    rule->set_layer(2);
+    rule->set_tensor(key ? GroupRule::KEY : GroupRule::VALUE);
+    rule->set_min_width(key ? 4 : 6);
+    rule->set_max_width(rule->min_width());
+  }
+  EXPECT_THAT(message(), HasSubstr("is 1, with which layer 2"));
+  policy.set_max_formats_per_layer(2);
+  EXPECT_TRUE(Plan(request, calibration).ok());
+  policy.set_max_formats_per_layer(5);
+  EXPECT_THAT(message(), HasSubstr("is 5; use 1 to 4"));
+  policy.set_max_formats_per_layer(2);
+  policy.set_separate_key_value(true);
+  EXPECT_THAT(message(), HasSubstr("separate_key_value"));
+  policy.set_separate_key_value(false);
+  policy.set_strategy(Policy::UNIFORM);
+  EXPECT_THAT(message(), HasSubstr("ALLOCATED and LAYER_WISE"));
+  policy.set_strategy(Policy::ALLOCATED);
+  v1::GetRateDistortionCurveRequest curve;
+  *curve.mutable_policy() = policy;
+  EXPECT_EQ(ErrorReason(MakeQuery(curve, calibration).status()),
+            "INVALID_POLICY");
+  // Below the least that so few formats can do, the least is named and works.
+  request.mutable_budget()->set_effective_bits(1);
+  const absl::Status low = Plan(request, calibration).status();
+  ASSERT_EQ(ErrorReason(low), "BUDGET_BELOW_MINIMUM");
+  request.mutable_budget()->set_effective_bits(
+      std::stod(ErrorInfoMetadata(low).at("minimum")));
+  EXPECT_TRUE(Plan(request, calibration).ok());
 }
 
 TEST(GroupWidthsTest, OrderDoesNotMatterToKeyOrMap) {
