@@ -117,20 +117,12 @@ std::string PredictionText(const v1::BitMap& map,
                    map.k_ceil_v_floor_objective_value(), scale));
 }
 
-std::string PolicyText(const v1::Policy& policy) {
-  std::string text = absl::StrCat(StrategyName(policy.strategy()), ", ",
-                                  ObjectiveName(policy.objective()));
-  if (policy.separate_key_value()) {
-    absl::StrAppend(&text, ", K and V budgeted apart");
-  }
-  if (policy.min_width() != 0 || policy.max_width() != 0) {
-    absl::StrAppend(&text, ", ",
-                    policy.min_width() == 0
-                        ? "up to "
-                        : absl::StrCat(policy.min_width(), " to "),
-                    policy.max_width() == 0 ? 8 : policy.max_width(), " bits");
-  }
-  return text;
+// Empty when there is nothing to say: the map is optimal.
+std::string GapText(const v1::BitMap& map) {
+  if (map.optimality_gap() == 0) return "";
+  return absl::StrCat("at most ",
+                      FormatSignificant(100 * map.optimality_gap(), 2),
+                      "% above the least there is");
 }
 
 std::string CacheText(const v1::CacheConfig& cache) {
@@ -217,6 +209,40 @@ std::string StrategyName(v1::Policy::Strategy strategy) {
   }
 }
 
+std::string PolicyText(const v1::Policy& policy) {
+  std::string text = absl::StrCat(StrategyName(policy.strategy()), ", ",
+                                  ObjectiveName(policy.objective()));
+  if (policy.separate_key_value()) {
+    absl::StrAppend(&text, ", K and V budgeted apart");
+  }
+  if (policy.min_width() != 0 || policy.max_width() != 0) {
+    absl::StrAppend(&text, ", ",
+                    policy.min_width() == 0
+                        ? "up to "
+                        : absl::StrCat(policy.min_width(), " to "),
+                    policy.max_width() == 0 ? 8 : policy.max_width(), " bits");
+  }
+  if (!policy.allowed_widths().empty()) {
+    absl::StrAppend(&text, ", widths ",
+                    absl::StrJoin(policy.allowed_widths(), ", "));
+  }
+  if (policy.key_min_width() != 0) {
+    absl::StrAppend(&text, ", K from ", policy.key_min_width(), " bits");
+  }
+  if (policy.value_min_width() != 0) {
+    absl::StrAppend(&text, ", V from ", policy.value_min_width(), " bits");
+  }
+  if (!policy.rules().empty()) {
+    absl::StrAppend(&text, ", ", policy.rules_size(),
+                    policy.rules_size() == 1 ? " rule" : " rules");
+  }
+  if (policy.max_formats_per_layer() != 0) {
+    absl::StrAppend(&text, ", at most ", policy.max_formats_per_layer(),
+                    " formats in a layer");
+  }
+  return text;
+}
+
 std::string Comparison(double value, double base) {
   if (!(base > 0)) return "";
   double change = value / base - 1;
@@ -238,6 +264,7 @@ absl::StatusOr<std::string> RenderBitMap(
                    {"cost", CostText(map)},
                    {"predicted", PredictionText(map, uniform_bytes_per_token)},
                    {"policy", PolicyText(map.policy())},
+                   {"optimality", GapText(map)},
                    {"cache", CacheText(map.cache())}},
                   style);
   return absl::StrCat(summary, "\n", RenderCounts(map, style), "\n",

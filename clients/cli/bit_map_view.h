@@ -16,6 +16,9 @@ std::string ObjectiveName(v1::Policy::Objective objective);
 // "allocated", "uniform", ...; the ids --strategy takes.
 std::string StrategyName(v1::Policy::Strategy strategy);
 
+// "allocated, loss-projected, 2 to 8 bits, 3 rules": a policy in a line.
+std::string PolicyText(const v1::Policy& policy);
+
 // `value` against `base`: "38% less", "5% more", "the same"; empty when `base`
 // isn't above zero, which means that there is nothing to compare with.
 std::string Comparison(double value, double base);

@@ -120,14 +120,7 @@ void AddBitMapCommand(CLI::App& app, Session& session) {
       "Gets the best bit map within a budget: each head's quantizer and width");
   AddBudgetOptions(*get, flags.get());
   AddQueryOptions(*get, &flags->query);
-  get->add_option("--strategy", flags->strategy,
-                  "allocated (default), or a baseline: uniform, "
-                  "k-ceil-v-floor, layer-wise")
-      ->transform(Choice({{"allocated", v1::Policy::ALLOCATED},
-                          {"uniform", v1::Policy::UNIFORM},
-                          {"k-ceil-v-floor", v1::Policy::K_CEIL_V_FLOOR},
-                          {"layer-wise", v1::Policy::LAYER_WISE}}))
-      ->option_text("NAME");
+  AddStrategyOption(*get, &flags->strategy);
   get->add_flag("--continuous", flags->continuous,
                 "Also solve for real-valued widths (one quantizer; in --json)");
   get->add_option("--known-etag", flags->known_etag,

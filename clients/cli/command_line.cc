@@ -151,6 +151,7 @@ int RunCommandLine(int argc, char** argv, const Terminal& terminal) {
   AddBitMapCommand(app, session);
   AddCurveCommand(app, session);
   AddPlanCommand(app, session);
+  AddPolicyCommand(app, session);
   AddVersionCommand(app, session);
   app.footer(absl::StrCat(
       "Each verb explains itself: ratequant bitmap get --help\n\nExamples:\n"

@@ -14,6 +14,7 @@ void AddCalibrationsCommand(CLI::App& app, Session& session);
 void AddBitMapCommand(CLI::App& app, Session& session);
 void AddCurveCommand(CLI::App& app, Session& session);
 void AddPlanCommand(CLI::App& app, Session& session);
+void AddPolicyCommand(CLI::App& app, Session& session);
 void AddVersionCommand(CLI::App& app, Session& session);
 
 }  // namespace ratequant::cli

@@ -10,19 +10,7 @@ void AddQuantizerOption(CLI::App& verb, std::vector<std::string>* quantizers,
       ->option_text("NAME[:PARAMETER=VALUE,...] ...");
 }
 
-void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
-  verb.add_option("--model", options->model,
-                  "The model: an id or a hub name such as Qwen/Qwen3-8B")
-      ->required()
-      ->option_text("MODEL (required)");
-  verb.add_option("--calibration", options->calibration,
-                  "The calibration to solve from, or the first digits of its "
-                  "id; the newest when left out")
-      ->option_text("ID");
-  AddQuantizerOption(
-      verb, &options->quantizers,
-      "Quantizers the map may use; the best mix of all that were calibrated "
-      "when left out. Names: rtn, kivi, quarot, turboquant");
+void AddPolicyOptions(CLI::App& verb, PolicyOptions* options) {
   verb.add_option("--objective", options->objective,
                   "What is minimised: loss-projected (default), measured, or "
                   "paper (one quantizer)")
@@ -55,8 +43,45 @@ void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
       ->option_text("BITS");
   verb.add_option("--rule", options->rules,
                   "Bounds for the groups it matches, such as layer=0,width=8 "
-                  "or layer=3,head=1,tensor=key,min=4,max=8; may be repeated")
+                  "(16: fp16) or layer=3,head=1,tensor=key,min=4,max=8; may be "
+                  "repeated")
       ->option_text("PART=VALUE,... ...");
+  verb.add_option("--max-formats", options->max_formats,
+                  "Most different pairs of quantizer and width in one layer, "
+                  "1 to 4")
+      ->check(WholeNumber())
+      ->option_text("COUNT");
+}
+
+void AddStrategyOption(CLI::App& verb, v1::Policy::Strategy* strategy) {
+  verb.add_option("--strategy", *strategy,
+                  "allocated (default), or a baseline: uniform, "
+                  "k-ceil-v-floor, layer-wise")
+      ->transform(Choice({{"allocated", v1::Policy::ALLOCATED},
+                          {"uniform", v1::Policy::UNIFORM},
+                          {"k-ceil-v-floor", v1::Policy::K_CEIL_V_FLOOR},
+                          {"layer-wise", v1::Policy::LAYER_WISE}}))
+      ->option_text("NAME");
+}
+
+void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
+  verb.add_option("--model", options->model,
+                  "The model: an id or a hub name such as Qwen/Qwen3-8B")
+      ->required()
+      ->option_text("MODEL (required)");
+  verb.add_option("--calibration", options->calibration,
+                  "The calibration to solve from, or the first digits of its "
+                  "id; the newest when left out")
+      ->option_text("ID");
+  AddQuantizerOption(
+      verb, &options->quantizers,
+      "Quantizers the map may use; the best mix of all that were calibrated "
+      "when left out. Names: rtn, kivi, quarot, turboquant");
+  verb.add_option("--policy", options->policy,
+                  "A stored policy (see: ratequant policy), instead of the "
+                  "options below that make one")
+      ->option_text("NAME");
+  AddPolicyOptions(verb, options);
   verb.add_option("--sinks", options->sinks,
                   "First tokens kept in fp16; must be the calibration's")
       ->check(WholeNumber())
@@ -72,7 +97,12 @@ void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
       ->option_text("TOKENS");
 }
 
-absl::Status FillGroupBounds(const QueryOptions& options, v1::Policy& policy) {
+absl::Status FillPolicy(const PolicyOptions& options, v1::Policy& policy) {
+  policy.set_objective(options.objective);
+  policy.set_separate_key_value(options.separate);
+  policy.set_min_width(options.min_width);
+  policy.set_max_width(options.max_width);
+  policy.set_max_formats_per_layer(options.max_formats);
   for (uint32_t width : options.widths) policy.add_allowed_widths(width);
   policy.set_key_min_width(options.key_min_width);
   policy.set_value_min_width(options.value_min_width);

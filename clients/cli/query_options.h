@@ -18,12 +18,9 @@
 
 namespace ratequant::cli {
 
-// What `bitmap get` and `curve` ask alike. A value that isn't given is left for
-// the server to choose; 0 for sinks and window is a value.
-struct QueryOptions {
-  std::string model;
-  std::string calibration;
-  std::vector<std::string> quantizers;
+// What a policy consists of, but for its strategy. What isn't given is left for
+// the server to choose.
+struct PolicyOptions {
   v1::Policy::Objective objective = v1::Policy::OBJECTIVE_UNSPECIFIED;
   bool separate = false;
   uint32_t min_width = 0;
@@ -32,12 +29,24 @@ struct QueryOptions {
   uint32_t key_min_width = 0;
   uint32_t value_min_width = 0;
   std::vector<std::string> rules;
+  uint32_t max_formats = 0;
+};
+
+// What `bitmap get` and `curve` ask alike. A value that isn't given is left for
+// the server to choose; 0 for sinks and window is a value.
+struct QueryOptions : PolicyOptions {
+  std::string model;
+  std::string calibration;
+  std::vector<std::string> quantizers;
+  std::string policy;  // a stored one, instead
   std::optional<uint32_t> sinks;
   std::optional<uint32_t> window;
   uint32_t context = 0;
 };
 
-// Adds the options to a verb. `options` must outlive it.
+// Add the options to a verb. `options` must outlive it.
+void AddPolicyOptions(CLI::App& verb, PolicyOptions* options);
+void AddStrategyOption(CLI::App& verb, v1::Policy::Strategy* strategy);
 void AddQueryOptions(CLI::App& verb, QueryOptions* options);
 
 // Adds --quantizer, also for `calibrate`.
@@ -56,9 +65,9 @@ absl::Status FillQuantizers(const std::vector<std::string>& texts,
   return absl::OkStatus();
 }
 
-// Writes the options that narrow single groups into a policy; a usage error
-// names a rule that isn't understood.
-absl::Status FillGroupBounds(const QueryOptions& options, v1::Policy& policy);
+// Writes the options into a policy; a usage error names a rule that isn't
+// understood.
+absl::Status FillPolicy(const PolicyOptions& options, v1::Policy& policy);
 
 // Writes the options into a GetBitMapRequest or GetRateDistortionCurveRequest.
 // May ask the server for a calibration whose id is only begun.
@@ -68,13 +77,11 @@ absl::Status FillQuery(const QueryOptions& options, client::Client& client,
   request.set_model(client::ModelName(options.model));
   absl::Status quantizers = FillQuantizers(options.quantizers, request);
   if (!quantizers.ok()) return quantizers;
-  v1::Policy& policy = *request.mutable_policy();
-  policy.set_objective(options.objective);
-  policy.set_separate_key_value(options.separate);
-  policy.set_min_width(options.min_width);
-  policy.set_max_width(options.max_width);
-  absl::Status bounds = FillGroupBounds(options, policy);
-  if (!bounds.ok()) return bounds;
+  absl::Status policy = FillPolicy(options, *request.mutable_policy());
+  if (!policy.ok()) return policy;
+  if (!options.policy.empty()) {
+    request.set_policy_name(client::PolicyName(options.policy));
+  }
   v1::CacheConfig& cache = *request.mutable_cache();
   if (options.sinks.has_value()) cache.set_sink_tokens(*options.sinks);
   if (options.window.has_value()) cache.set_window(*options.window);

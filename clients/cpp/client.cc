@@ -85,6 +85,41 @@ absl::StatusOr<std::vector<v1::Model>> Client::ListModels() {
   return models;
 }
 
+absl::StatusOr<v1::NamedPolicy> Client::CreatePolicy(absl::string_view name,
+                                                     const v1::Policy& policy) {
+  v1::CreatePolicyRequest request;
+  request.set_policy_id(ResourceId(name));
+  *request.mutable_policy() = policy;
+  return connection_->CreatePolicy(request);
+}
+
+absl::StatusOr<v1::NamedPolicy> Client::GetPolicy(absl::string_view name) {
+  v1::GetPolicyRequest request;
+  request.set_name(PolicyName(name));
+  return connection_->GetPolicy(request);
+}
+
+absl::StatusOr<std::vector<v1::NamedPolicy>> Client::ListPolicies() {
+  v1::ListPoliciesRequest request;
+  request.set_page_size(kPageSize);
+  std::vector<v1::NamedPolicy> policies;
+  do {
+    auto page = connection_->ListPolicies(request);
+    if (!page.ok()) return page.status();
+    for (auto& policy : *page->mutable_policies()) {
+      policies.push_back(std::move(policy));
+    }
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  return policies;
+}
+
+absl::Status Client::DeletePolicy(absl::string_view name) {
+  v1::DeletePolicyRequest request;
+  request.set_name(PolicyName(name));
+  return connection_->DeletePolicy(request);
+}
+
 absl::StatusOr<v1::GetBitMapResponse> Client::GetBitMap(
     const v1::GetBitMapRequest& request) {
   return connection_->GetBitMap(request);

@@ -66,6 +66,19 @@ class Client {
   // All models, by id.
   absl::StatusOr<std::vector<v1::Model>> ListModels();
 
+  // Stores a policy under a name; the same content again is the stored one.
+  // Queries name it in `policy_name`.
+  absl::StatusOr<v1::NamedPolicy> CreatePolicy(absl::string_view name,
+                                               const v1::Policy& policy);
+
+  absl::StatusOr<v1::NamedPolicy> GetPolicy(absl::string_view name);
+
+  // All policies, by name.
+  absl::StatusOr<std::vector<v1::NamedPolicy>> ListPolicies();
+
+  // Deletes a policy; bit maps made with it stay.
+  absl::Status DeletePolicy(absl::string_view name);
+
   // The best bit map within a budget, or `unchanged`.
   absl::StatusOr<v1::GetBitMapResponse> GetBitMap(
       const v1::GetBitMapRequest& request);

@@ -157,6 +157,45 @@ absl::StatusOr<v1::ListModelsResponse> Connection::ListModels(
   return response;
 }
 
+absl::StatusOr<v1::NamedPolicy> Connection::CreatePolicy(
+    const v1::CreatePolicyRequest& request) {
+  v1::NamedPolicy response;
+  absl::Status status = CallWithRetry([&](grpc::ClientContext* context) {
+    return stubs_.registry->CreatePolicy(context, request, &response);
+  });
+  if (!status.ok()) return status;
+  return response;
+}
+
+absl::StatusOr<v1::NamedPolicy> Connection::GetPolicy(
+    const v1::GetPolicyRequest& request) {
+  v1::NamedPolicy response;
+  absl::Status status = CallWithRetry([&](grpc::ClientContext* context) {
+    return stubs_.registry->GetPolicy(context, request, &response);
+  });
+  if (!status.ok()) return status;
+  return response;
+}
+
+absl::StatusOr<v1::ListPoliciesResponse> Connection::ListPolicies(
+    const v1::ListPoliciesRequest& request) {
+  v1::ListPoliciesResponse response;
+  absl::Status status = CallWithRetry([&](grpc::ClientContext* context) {
+    return stubs_.registry->ListPolicies(context, request, &response);
+  });
+  if (!status.ok()) return status;
+  return response;
+}
+
+absl::Status Connection::DeletePolicy(const v1::DeletePolicyRequest& request) {
+  google::protobuf::Empty response;
+  absl::Status status = CallOnce(
+      environment_.now() + options_.timeout, [&](grpc::ClientContext* context) {
+        return stubs_.registry->DeletePolicy(context, request, &response);
+      });
+  return Explain(std::move(status), Server::kAllocator, options_.timeout);
+}
+
 absl::StatusOr<v1::GetBitMapResponse> Connection::GetBitMap(
     const v1::GetBitMapRequest& request) {
   v1::GetBitMapResponse response;

@@ -68,6 +68,13 @@ class Connection {
   absl::StatusOr<v1::Model> GetModel(const v1::GetModelRequest& request);
   absl::StatusOr<v1::ListModelsResponse> ListModels(
       const v1::ListModelsRequest& request);
+  absl::StatusOr<v1::NamedPolicy> CreatePolicy(
+      const v1::CreatePolicyRequest& request);
+  absl::StatusOr<v1::NamedPolicy> GetPolicy(
+      const v1::GetPolicyRequest& request);
+  absl::StatusOr<v1::ListPoliciesResponse> ListPolicies(
+      const v1::ListPoliciesRequest& request);
+  absl::Status DeletePolicy(const v1::DeletePolicyRequest& request);
   absl::StatusOr<v1::GetBitMapResponse> GetBitMap(
       const v1::GetBitMapRequest& request);
   absl::StatusOr<v1::RateDistortionCurve> GetRateDistortionCurve(

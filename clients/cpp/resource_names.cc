@@ -18,6 +18,11 @@ std::string CalibrationName(absl::string_view model,
   return absl::StrCat(ModelName(model), "/calibrations/", calibration);
 }
 
+std::string PolicyName(absl::string_view policy) {
+  absl::ConsumePrefix(&policy, "policies/");
+  return absl::StrCat("policies/", policy);
+}
+
 std::string ResourceId(absl::string_view name) {
   size_t slash = name.rfind('/');
   if (slash != absl::string_view::npos) name.remove_prefix(slash + 1);

@@ -17,6 +17,9 @@ std::string ModelName(absl::string_view model);
 std::string CalibrationName(absl::string_view model,
                             absl::string_view calibration);
 
+// `policies/{policy}` of an id or a resource name.
+std::string PolicyName(absl::string_view policy);
+
 // The last part of a resource name: "abc" of "models/m/bitMaps/abc".
 std::string ResourceId(absl::string_view name);
 

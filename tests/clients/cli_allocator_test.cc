@@ -519,5 +519,36 @@ INSTANTIATE_TEST_SUITE_P(
                   {"reason  INVALID_NAME\n"}}),
     [](const auto& info) { return info.param.name; });
 
+TEST_F(AllocatorTest, PoliciesAreStoredAndUsedByName) {
+  const std::string shape =
+      " --widths 2,4,8 --max-formats 3 --rule layer=0,width=16";
+  EXPECT_THAT(Run("policy list").out, HasSubstr("no policy is stored"));
+  ProcessResult created = Run("policy create engine-a" + shape);
+  ASSERT_EQ(created.exit_code, 0) << created.err;
+  EXPECT_THAT(created.out,
+              AllOf(HasSubstr("engine-a"), HasSubstr("widths 2, 4, 8"),
+                    HasSubstr("at most 3 formats in a layer")));
+  EXPECT_EQ(RunJson("policy get engine-a")["policy"]["rules"].size(), 1u);
+  EXPECT_EQ(RunJson("policy list")["policies"].size(), 1u);
+
+  const std::string query = "bitmap get --model org/small --effective-bits 7";
+  Json named = RunJson(query + " --policy engine-a");
+  EXPECT_EQ(named["name"], RunJson(query + shape)["name"]);
+  for (int g = 0; g < kGroups; ++g) {
+    EXPECT_EQ(named["width"][g] == 16, g < 4) << g;
+  }
+  ProcessResult both = Run(query + " --policy engine-a --max-width 4");
+  EXPECT_EQ(both.exit_code, 2);
+  EXPECT_THAT(both.err, HasSubstr("policy_name"));
+  ProcessResult other = Run("policy create engine-a --max-width 4");
+  EXPECT_EQ(other.exit_code, 1);
+  EXPECT_THAT(other.err, HasSubstr("exists with other content"));
+
+  EXPECT_EQ(Run("policy delete engine-a").out, "deleted policies/engine-a\n");
+  ProcessResult gone = Run(query + " --policy engine-a");
+  EXPECT_EQ(gone.exit_code, 3);
+  EXPECT_THAT(gone.err, HasSubstr("policies/engine-a"));
+}
+
 }  // namespace
 }  // namespace ratequant::testing

@@ -42,14 +42,13 @@ TEST_P(HelpTest, HasADescriptionExamplesAndExitCodesWithin100Columns) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Verbs, HelpTest,
-                         ::testing::Values("", "calibrate", "models",
-                                           "models list", "models get",
-                                           "calibrations", "calibrations list",
-                                           "calibrations get",
-                                           "calibrations delete", "bitmap",
-                                           "bitmap get", "curve", "plan",
-                                           "version"));
+INSTANTIATE_TEST_SUITE_P(
+    Verbs, HelpTest,
+    ::testing::Values("", "calibrate", "models", "models list", "models get",
+                      "calibrations", "calibrations list", "calibrations get",
+                      "calibrations delete", "bitmap", "bitmap get", "curve",
+                      "plan", "policy", "policy create", "policy list",
+                      "policy get", "policy delete", "version"));
 
 struct UsageCase {
   const char* arguments;
@@ -73,11 +72,11 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         UsageCase{"",
                   "say what to do: calibrate, models, calibrations, bitmap, "
-                  "curve, plan, version",
+                  "curve, plan, policy, version",
                   "ratequant --help"},
         UsageCase{"bogus",
                   "'bogus' is not one of calibrate, models, calibrations, "
-                  "bitmap, curve, plan, version",
+                  "bitmap, curve, plan, policy, version",
                   "ratequant --help"},
         UsageCase{"bitmap bogus", "'bogus' is not one of get",
                   "ratequant bitmap --help"},
