@@ -538,7 +538,7 @@ TEST_F(AllocatorTest, PoliciesAreStoredAndUsedByName) {
     EXPECT_EQ(named["width"][g] == 16, g < 4) << g;
   }
   ProcessResult both = Run(query + " --policy engine-a --max-width 4");
-  EXPECT_EQ(both.exit_code, 2);
+  EXPECT_EQ(both.exit_code, 1);
   EXPECT_THAT(both.err, HasSubstr("policy_name"));
   ProcessResult other = Run("policy create engine-a --max-width 4");
   EXPECT_EQ(other.exit_code, 1);
