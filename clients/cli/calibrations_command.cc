@@ -17,6 +17,7 @@ namespace {
 struct CalibrationFlags {
   std::string model;
   std::string name;
+  bool force = false;
 };
 
 absl::StatusOr<std::vector<std::string>> ModelsToList(const std::string& model,
@@ -74,7 +75,7 @@ absl::Status DeleteCalibration(const CalibrationFlags& flags,
   }
   auto name = FindCalibration(session.client(), flags.model, flags.name);
   if (!name.ok()) return name.status();
-  absl::Status deleted = session.client().DeleteCalibration(flags.model, *name);
+  absl::Status deleted = session.client().DeleteCalibration(flags.model, *name, flags.force);
   if (!deleted.ok()) return deleted;
   if (session.json) {
     v1::DeleteCalibrationRequest done;
@@ -155,6 +156,9 @@ void AddCalibrationsCommand(CLI::App& app, Session& session) {
                    "models/MODEL/calibrations/ID, an id, or its first digits")
       ->required();
   AddNameOptions(*remove, delete_flags.get());
+  remove->add_flag("--force", delete_flags->force,
+                   "Also when bit maps of it have evaluations, which then go "
+                   "too");
   SetHelp(*remove,
           {.examples = {
                "ratequant calibrations delete 3f2a91 --model Qwen/Qwen3-8B"}});

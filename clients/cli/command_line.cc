@@ -152,6 +152,9 @@ int RunCommandLine(int argc, char** argv, const Terminal& terminal) {
   AddCurveCommand(app, session);
   AddPlanCommand(app, session);
   AddPolicyCommand(app, session);
+  AddWatchCommand(app, session);
+  AddEvaluationsCommand(app, session);
+  AddAdminCommand(app, session);
   AddVersionCommand(app, session);
   app.footer(absl::StrCat(
       "Each verb explains itself: ratequant bitmap get --help\n\nExamples:\n"

@@ -58,8 +58,10 @@ absl::StatusOr<std::vector<v1::Calibration>> Client::ListCalibrations(
 }
 
 absl::Status Client::DeleteCalibration(absl::string_view model,
-                                       absl::string_view calibration) {
+                                       absl::string_view calibration,
+                                       bool force) {
   v1::DeleteCalibrationRequest request;
+  request.set_force(force);
   request.set_name(CalibrationName(model, calibration));
   return connection_->DeleteCalibration(request);
 }
@@ -123,6 +125,51 @@ absl::Status Client::DeletePolicy(absl::string_view name) {
 absl::StatusOr<v1::GetBitMapResponse> Client::GetBitMap(
     const v1::GetBitMapRequest& request) {
   return connection_->GetBitMap(request);
+}
+
+absl::Status Client::WatchBitMap(
+    const v1::GetBitMapRequest& request,
+    const std::function<void(const v1::GetBitMapResponse&)>& on_answer,
+    Cancellation* cancellation) {
+  return connection_->WatchBitMap(request, on_answer, cancellation);
+}
+
+absl::StatusOr<v1::Evaluation> Client::RecordEvaluation(
+    const v1::RecordEvaluationRequest& request) {
+  return connection_->RecordEvaluation(request);
+}
+
+absl::StatusOr<std::vector<v1::Evaluation>> Client::ListEvaluations(
+    absl::string_view parent) {
+  v1::ListEvaluationsRequest request;
+  request.set_parent(std::string(parent));
+  request.set_page_size(kPageSize);
+  std::vector<v1::Evaluation> evaluations;
+  do {
+    auto page = connection_->ListEvaluations(request);
+    if (!page.ok()) return page.status();
+    for (auto& evaluation : *page->mutable_evaluations()) {
+      evaluations.push_back(std::move(evaluation));
+    }
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  return evaluations;
+}
+
+absl::Status Client::DeleteEvaluation(absl::string_view name) {
+  v1::DeleteEvaluationRequest request;
+  request.set_name(std::string(name));
+  return connection_->DeleteEvaluation(request);
+}
+
+absl::StatusOr<v1::Backup> Client::CreateBackup(absl::string_view backup) {
+  v1::CreateBackupRequest request;
+  request.set_backup(std::string(backup));
+  return connection_->CreateBackup(request);
+}
+
+absl::StatusOr<v1::Statistics> Client::GetStatistics() {
+  return connection_->GetStatistics({});
 }
 
 absl::StatusOr<v1::RateDistortionCurve> Client::GetRateDistortionCurve(

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "clients/cpp/cancellation.h"
 #include "clients/cpp/connection.h"
+#include "ratequant/v1/admin_service.pb.h"
 #include "ratequant/v1/allocation_service.pb.h"
 #include "ratequant/v1/bit_map.pb.h"
 #include "ratequant/v1/calibration.pb.h"
@@ -56,10 +57,12 @@ class Client {
   absl::StatusOr<std::vector<v1::Calibration>> ListCalibrations(
       absl::string_view model);
 
-  // Deletes a calibration and the bit maps solved from it. After UNAVAILABLE it
-  // isn't known whether it is deleted.
+  // Deletes a calibration and the bit maps solved from it; with evaluations of
+  // those it needs `force`, which deletes them too. After UNAVAILABLE it isn't
+  // known whether it is deleted.
   absl::Status DeleteCalibration(absl::string_view model,
-                                 absl::string_view calibration);
+                                 absl::string_view calibration,
+                                 bool force = false);
 
   absl::StatusOr<v1::Model> GetModel(absl::string_view model);
 
@@ -82,6 +85,32 @@ class Client {
   // The best bit map within a budget, or `unchanged`.
   absl::StatusOr<v1::GetBitMapResponse> GetBitMap(
       const v1::GetBitMapRequest& request);
+
+  // The answer to a query, and each other one that takes its place: blocks,
+  // calling `on_answer` on this thread, until the query is refused or another
+  // thread ends it through `cancellation`, which may be null. Goes on by itself
+  // after the allocator was away.
+  absl::Status WatchBitMap(
+      const v1::GetBitMapRequest& request,
+      const std::function<void(const v1::GetBitMapResponse&)>& on_answer,
+      Cancellation* cancellation = nullptr);
+
+  // Attaches a measurement to a bit map; returns it as it is stored.
+  absl::StatusOr<v1::Evaluation> RecordEvaluation(
+      const v1::RecordEvaluationRequest& request);
+
+  // All evaluations of a bit map, or of a model's maps, by resource name.
+  absl::StatusOr<std::vector<v1::Evaluation>> ListEvaluations(
+      absl::string_view parent);
+
+  // Deletes an evaluation by its resource name.
+  absl::Status DeleteEvaluation(absl::string_view name);
+
+  // Copies the allocator's store to a new folder below its backup folder.
+  absl::StatusOr<v1::Backup> CreateBackup(absl::string_view backup);
+
+  // The allocator's counters.
+  absl::StatusOr<v1::Statistics> GetStatistics();
 
   // Predicted loss against cost over all budgets.
   absl::StatusOr<v1::RateDistortionCurve> GetRateDistortionCurve(

@@ -54,6 +54,7 @@ Stubs MakeStubs(const ConnectionOptions& options) {
   auto worker = MakeChannel(options, options.worker_endpoint);
   return {.registry = v1::RegistryService::NewStub(allocator),
           .allocation = v1::AllocationService::NewStub(allocator),
+          .admin = v1::AdminService::NewStub(allocator),
           .calibration = v1::CalibrationService::NewStub(worker)};
 }
 
@@ -215,6 +216,103 @@ absl::StatusOr<v1::RateDistortionCurve> Connection::GetRateDistortionCurve(
   });
   if (!status.ok()) return status;
   return response;
+}
+
+absl::StatusOr<v1::Evaluation> Connection::RecordEvaluation(
+    const v1::RecordEvaluationRequest& request) {
+  v1::Evaluation response;
+  absl::Status status = CallWithRetry([&](grpc::ClientContext* context) {
+    return stubs_.allocation->RecordEvaluation(context, request, &response);
+  });
+  if (!status.ok()) return status;
+  return response;
+}
+
+absl::StatusOr<v1::ListEvaluationsResponse> Connection::ListEvaluations(
+    const v1::ListEvaluationsRequest& request) {
+  v1::ListEvaluationsResponse response;
+  absl::Status status = CallWithRetry([&](grpc::ClientContext* context) {
+    return stubs_.registry->ListEvaluations(context, request, &response);
+  });
+  if (!status.ok()) return status;
+  return response;
+}
+
+absl::Status Connection::DeleteEvaluation(
+    const v1::DeleteEvaluationRequest& request) {
+  google::protobuf::Empty response;
+  absl::Status status = CallOnce(
+      environment_.now() + options_.timeout, [&](grpc::ClientContext* context) {
+        return stubs_.registry->DeleteEvaluation(context, request, &response);
+      });
+  return Explain(std::move(status), Server::kAllocator, options_.timeout);
+}
+
+absl::StatusOr<v1::Backup> Connection::CreateBackup(
+    const v1::CreateBackupRequest& request) {
+  v1::Backup response;
+  absl::Status status = CallOnce(
+      environment_.now() + options_.timeout, [&](grpc::ClientContext* context) {
+        return stubs_.admin->CreateBackup(context, request, &response);
+      });
+  status = Explain(std::move(status), Server::kAllocator, options_.timeout);
+  if (!status.ok()) return status;
+  return response;
+}
+
+absl::StatusOr<v1::Statistics> Connection::GetStatistics(
+    const v1::GetStatisticsRequest& request) {
+  v1::Statistics response;
+  absl::Status status = CallWithRetry([&](grpc::ClientContext* context) {
+    return stubs_.admin->GetStatistics(context, request, &response);
+  });
+  if (!status.ok()) return status;
+  return response;
+}
+
+absl::Status Connection::WatchOnce(
+    v1::GetBitMapRequest* request, bool resumed, bool* heard,
+    const std::function<void(const v1::GetBitMapResponse&)>& on_answer,
+    Cancellation* cancellation) {
+  grpc::ClientContext context;
+  Cancellation::Scope scope(cancellation, &context);
+  const auto reader = stubs_.allocation->WatchBitMap(&context, *request);
+  v1::GetBitMapResponse answer;
+  while (reader->Read(&answer)) {
+    *heard = true;
+    request->set_known_etag(answer.etag());
+    if (!resumed || !answer.unchanged()) on_answer(answer);
+  }
+  return FromGrpcStatus(reader->Finish());
+}
+
+absl::Status Connection::WatchBitMap(
+    v1::GetBitMapRequest request,
+    const std::function<void(const v1::GetBitMapResponse&)>& on_answer,
+    Cancellation* cancellation) {
+  const auto cancelled = [cancellation] {
+    return cancellation != nullptr && cancellation->cancelled();
+  };
+  bool resumed = false, again = true;
+  absl::Status status;
+  while (again) {
+    again = false;
+    status = RetryTransient(
+        options_.retry, environment_, absl::InfiniteFuture(), [&] {
+          bool heard = false;
+          absl::Status ended = cancelled()
+                                   ? absl::CancelledError()
+                                   : WatchOnce(&request, resumed, &heard,
+                                               on_answer, cancellation);
+          resumed = true;
+          // Only failures in a row count.
+          again = heard && absl::IsUnavailable(ended);
+          return again ? absl::OkStatus() : ended;
+        });
+  }
+  if (cancelled()) return absl::CancelledError("the watch was cancelled");
+  return Explain(std::move(status), Server::kAllocator,
+                 absl::InfiniteDuration());
 }
 
 absl::StatusOr<v1::CalibrateProgress> Connection::CalibrateModel(

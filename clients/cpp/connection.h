@@ -13,6 +13,7 @@
 #include "clients/cpp/retry.h"
 #include "clients/cpp/status.h"
 #include "grpcpp/security/credentials.h"
+#include "ratequant/v1/admin_service.grpc.pb.h"
 #include "ratequant/v1/allocation_service.grpc.pb.h"
 #include "ratequant/v1/calibration_service.grpc.pb.h"
 
@@ -38,6 +39,7 @@ struct ConnectionOptions {
 struct Stubs {
   std::unique_ptr<v1::RegistryService::StubInterface> registry;
   std::unique_ptr<v1::AllocationService::StubInterface> allocation;
+  std::unique_ptr<v1::AdminService::StubInterface> admin;
   std::unique_ptr<v1::CalibrationService::StubInterface> calibration;
 };
 
@@ -80,6 +82,26 @@ class Connection {
   absl::StatusOr<v1::RateDistortionCurve> GetRateDistortionCurve(
       const v1::GetRateDistortionCurveRequest& request);
 
+  absl::StatusOr<v1::Evaluation> RecordEvaluation(
+      const v1::RecordEvaluationRequest& request);
+  absl::StatusOr<v1::ListEvaluationsResponse> ListEvaluations(
+      const v1::ListEvaluationsRequest& request);
+  absl::Status DeleteEvaluation(const v1::DeleteEvaluationRequest& request);
+  absl::StatusOr<v1::Backup> CreateBackup(
+      const v1::CreateBackupRequest& request);
+  absl::StatusOr<v1::Statistics> GetStatistics(
+      const v1::GetStatisticsRequest& request);
+
+  // Calls `on_answer` for every answer, on this thread, until the server
+  // refuses the query or `cancellation`, which may be null, ends the call
+  // (CANCELLED). After a stream broke off it goes on where it was, `unchanged`
+  // left out; UNAVAILABLE when as many attempts in a row as a read makes
+  // brought nothing.
+  absl::Status WatchBitMap(
+      v1::GetBitMapRequest request,
+      const std::function<void(const v1::GetBitMapResponse&)>& on_answer,
+      Cancellation* cancellation);
+
   // Calls `on_progress` for every message, on this thread, and returns the last
   // one, whose phase is DONE. CANCELLED when `cancellation`, which may be null,
   // ended the call.
@@ -94,6 +116,12 @@ class Connection {
 
   absl::Status CallOnce(absl::Time deadline, const Call& call);
   absl::Status CallWithRetry(const Call& call);
+  // One stream of WatchBitMap. Keeps the last etag in `request`; `heard` tells
+  // whether there was a message.
+  absl::Status WatchOnce(
+      v1::GetBitMapRequest* request, bool resumed, bool* heard,
+      const std::function<void(const v1::GetBitMapResponse&)>& on_answer,
+      Cancellation* cancellation);
   absl::Status Explain(absl::Status status, Server server,
                        absl::Duration timeout) const;
 

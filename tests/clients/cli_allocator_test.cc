@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -36,8 +37,8 @@ class Allocator {
  public:
   explicit Allocator(const std::filesystem::path& folder)
       : process_({Program("ratequant-allocator"), "--address", "127.0.0.1:0",
-                  "--data-dir", folder / "data", "--port-file",
-                  folder / "port"}) {
+                  "--data-dir", folder / "data", "--port-file", folder / "port",
+                  "--backup-dir", folder / "backups"}) {
     absl::Time deadline = absl::Now() + absl::Seconds(30);
     while (!std::filesystem::exists(folder / "port") &&
            absl::Now() < deadline) {
@@ -518,6 +519,119 @@ INSTANTIATE_TEST_SUITE_P(
                   1,
                   {"reason  INVALID_NAME\n"}}),
     [](const auto& info) { return info.param.name; });
+
+// Waits until a file has so many lines.
+std::vector<std::string> WaitForLines(const std::filesystem::path& path,
+                                      size_t count) {
+  std::vector<std::string> lines;
+  absl::Time deadline = absl::Now() + absl::Seconds(30);
+  while (lines.size() < count && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(10));
+    lines.clear();
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) lines.push_back(line);
+  }
+  return lines;
+}
+
+TEST_F(AllocatorTest, AWatchPrintsEachMapThatBecomesTheBest) {
+  client::Client client(
+      client::ConnectionOptions{.allocator_endpoint = allocator_->endpoint()});
+  Store(client, "watched", SampleCalibration({"kivi"}, 3));
+  const std::filesystem::path out = folder_ / "watched.out";
+  // Into a file, so that it can be looked at while the watch goes on.
+  Process watch({"/bin/sh", "-c",
+                 absl::StrCat("exec ", Program("ratequant"), " --endpoint ",
+                              allocator_->endpoint(),
+                              " watch --model watched --effective-bits 6 "
+                              "--json > ",
+                              out.string())});
+  ASSERT_EQ(WaitForLines(out, 1).size(), 1u);
+  Store(client, "watched", SampleCalibration({"turboquant"}, 3));
+  const std::vector<std::string> lines = WaitForLines(out, 2);
+  ASSERT_EQ(lines.size(), 2u);
+  watch.Signal(SIGINT);
+  EXPECT_EQ(watch.Wait().exit_code, 0);
+  const Json first = Json::parse(lines[0]), second = Json::parse(lines[1]);
+  EXPECT_EQ(first["bit_map"]["quantizers"][0]["kind"], "KIVI");
+  EXPECT_EQ(second["bit_map"]["quantizers"][0]["kind"], "TURBOQUANT");
+  EXPECT_NE(first["etag"], second["etag"]);
+  // Without an answer there is nothing to watch.
+  ProcessResult refused = Run("watch --model nowhere --effective-bits 6");
+  EXPECT_EQ(refused.exit_code, 3);
+  EXPECT_THAT(refused.err, HasSubstr("nowhere"));
+}
+
+TEST_F(AllocatorTest, AMeasurementIsRecordedShownAndObeyed) {
+  client::Client client(
+      client::ConnectionOptions{.allocator_endpoint = allocator_->endpoint()});
+  const std::string calibration =
+      Store(client, "judged", SampleCalibration({"quarot", "rtn"}, 4));
+  const std::string query = "bitmap get --model judged --effective-bits 5";
+  const std::string map = RunJson(query)["name"];
+  const std::string uniform = RunJson(query + " --strategy uniform")["name"];
+  EXPECT_EQ(Run("evaluations list judged").exit_code, 0);
+  ProcessResult missing = Run(query + " --require-evaluated");
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_THAT(missing.err, HasSubstr("has no evaluation"));
+
+  const std::filesystem::path file = folder_ / "evaluation.json";
+  std::ofstream(file) << Json{{"uniform_bit_map", uniform},
+                              {"text_digest", std::string(64, 'a')},
+                              {"text", "held-out.txt"},
+                              {"tokens", 3066},
+                              {"fp_perplexity", 2},
+                              {"uniform_perplexity", 2},
+                              {"perplexity", 2 * std::exp(0.25)},
+                              {"loss_minus_uniform", 0.25},
+                              {"loss_minus_fp", 0.25}};
+  ProcessResult recorded =
+      Run(absl::StrCat("evaluations record ", map, " --file ", file.string()));
+  ASSERT_EQ(recorded.exit_code, 0) << recorded.err;
+  EXPECT_THAT(recorded.out, StartsWith("recorded " + map + "/evaluations/"));
+  EXPECT_THAT(Run("evaluations list judged").out,
+              AllOf(HasSubstr("held-out.txt"), HasSubstr("3,066"),
+                    HasSubstr("+0.2500")));
+  EXPECT_EQ(RunJson(query)["name"], uniform);
+  EXPECT_THAT(Run(query).out,
+              AllOf(HasSubstr("uniform, in place of "),
+                    HasSubstr("worse than uniform over 3066 tokens")));
+  EXPECT_EQ(RunJson(query + " --keep-measured-worse")["name"], map);
+
+  ProcessResult in_use =
+      Run("calibrations delete " + calibration + " --model judged");
+  EXPECT_EQ(in_use.exit_code, 1);
+  EXPECT_THAT(in_use.err, HasSubstr("1 evaluations"));
+  const Json evaluations = RunJson("evaluations list " + map)["evaluations"];
+  ASSERT_EQ(evaluations.size(), 1u);
+  const std::string name = evaluations[0]["name"];
+  EXPECT_EQ(Run("evaluations delete " + name).exit_code, 0);
+  EXPECT_EQ(RunJson(query)["name"], map);
+  EXPECT_EQ(Run("evaluations delete " + name).exit_code, 3);
+  std::ofstream(file) << "{\"tokens\": \"many\"}";
+  ProcessResult bad =
+      Run(absl::StrCat("evaluations record ", map, " --file ", file.string()));
+  EXPECT_EQ(bad.exit_code, 2);
+  EXPECT_THAT(bad.err, HasSubstr("evaluation.json"));
+}
+
+TEST_F(AllocatorTest, TheStoreIsBackedUpAndCounted) {
+  ProcessResult backup = Run("admin backup monday");
+  ASSERT_EQ(backup.exit_code, 0) << backup.err;
+  EXPECT_THAT(backup.out, HasSubstr((folder_ / "backups" / "monday").string()));
+  ProcessResult again = Run("admin backup monday");
+  EXPECT_EQ(again.exit_code, 1);
+  EXPECT_THAT(again.err, HasSubstr("monday"));
+  Run("bitmap get --model other --effective-bits 6");
+  Json before = RunJson("admin stats");
+  Run("bitmap get --model other --effective-bits 6");
+  Json after = RunJson("admin stats");
+  EXPECT_EQ(std::stoi(after["memory"]["hits"].get<std::string>()),
+            std::stoi(before["memory"]["hits"].get<std::string>()) + 1);
+  EXPECT_EQ(after["solves"], before["solves"]);
+  EXPECT_THAT(Run("admin stats").out,
+              AllOf(HasSubstr("memory"), HasSubstr("watchers")));
+}
 
 TEST_F(AllocatorTest, PoliciesAreStoredAndUsedByName) {
   const std::string shape =
