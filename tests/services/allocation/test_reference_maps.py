@@ -166,3 +166,46 @@ def test_mixing_quantizers_beats_each_of_them_at_the_same_bytes(request: pytest.
         best = min(ask(bits, [quantizer]).objective_value for quantizer in KINDS.values())
         assert mixed.objective_value < best
         assert mixed.objective_value < mixed.uniform_objective_value
+
+
+def least_values(statistic: str) -> np.ndarray:
+    """The least objective over all mixes, for every sum of page bytes in units of 64, by dynamic programming."""
+    tables = np.load(reference() / "distortion_tables.npz")
+    best = np.zeros(1)
+    for group in range(2 * HEADS):
+        head, tensor = group // 2, "kv"[group % 2]
+        weight = tables[f"g2_{tensor}"][head] if statistic == "mse" else 1.0
+        longer = np.full(len(best) + 8 * 4 + 4, np.inf)
+        for name in KINDS:
+            for width in range(1 if name == "turbo" else 2, 9):
+                cost = width * 4 + OVERHEAD[name] // 64
+                ends = slice(cost, cost + len(best))
+                value = weight * tables[f"{statistic}_{name}_{tensor}"][head, width]
+                longer[ends] = np.minimum(longer[ends], best + value)
+        best = longer
+    return np.minimum.accumulate(best)
+
+
+@pytest.mark.parametrize(("objective", "statistic"), [("LOSS_PROJECTED", "c2"), ("MEASURED", "mse")])
+def test_mixes_within_bytes_and_loss_are_the_oracles(
+    objective: str, statistic: str, request: pytest.FixtureRequest
+) -> None:
+    best = least_values(statistic)
+    allocator = request.getfixturevalue("allocator")
+
+    def ask(**budget: float) -> bit_map_pb2.BitMap:
+        return allocator.GetBitMap(
+            service.GetBitMapRequest(model="models/smollm2", budget=bit_map_pb2.Budget(**budget),
+                                     policy=Policy(objective=objective)), timeout=60).bit_map
+
+    # 127 pages of 32 tokens behind a window of 32, which is fp16; no sinks.
+    fp16 = 32 * 2 * HEADS * HEAD_DIM * 2
+    for bits in np.linspace(2, 8, 120):
+        answer = ask(effective_bits=bits)
+        units = int((bits * 4096 * 2 * HEADS * HEAD_DIM / 8 - fp16) / 127 + 1e-9) // 64
+        assert answer.optimality_gap == 0
+        assert answer.objective_value == pytest.approx(best[min(units, len(best) - 1)], rel=1e-12)
+        limit = answer.objective_value / 2 * 1.37
+        cheapest = ask(max_loss_increase=limit)
+        assert cheapest.optimality_gap == 0
+        assert (cheapest.bytes_per_token * 4096 - fp16) / 127 / 64 == pytest.approx(np.argmax(best <= 2 * limit))
