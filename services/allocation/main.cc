@@ -1,5 +1,7 @@
 // ratequant-allocator: stores calibrations and answers budget queries; looks
 // into a data folder, and restores one from a backup.
+#include <malloc.h>
+
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -51,7 +53,7 @@ struct Flags {
   std::string data_dir;
   std::string backup;
   AllocatorOptions allocator;
-  uint64_t memory_mib = 64;
+  uint64_t memory_mib = 32;
   uint64_t store_mib = 1024;
   double watch_patience = 30;
 };
@@ -72,6 +74,8 @@ AllocatorOptions OptionsOf(const Flags& flags) {
 }
 
 int Run(const Flags& flags) {
+  // One heap for each of many threads keeps several times what is in use.
+  mallopt(M_ARENA_MAX, 2);
   ratequant::ShutdownSignal signal;
   auto store = RocksDbStore::Open(flags.data_dir);
   if (!store.ok()) return ReportDataFolder(store.status());
