@@ -155,7 +155,6 @@ void HeadAttention::LoadTile(int tensor, const Source& source, int count,
   if (source.halves != nullptr) {
     kernels_.load_halves(source.halves, count * dim_, tile_);
   } else if (plan.stores_halves) {
-    // Codecs align neither sections' rows nor what they begin with otherwise.
     kernels_.load_halves(reinterpret_cast<const uint16_t*>(
                              source.section + plan.layout.codes_offset +
                              source.row * plan.layout.row_bytes),

@@ -50,7 +50,7 @@ class HeadAttention {
   };
 
   void LoadQueries(const ConstHeads& queries);
-  // What the positions' run from `position` on lies in.
+  // Where `position` and those that follow it lie.
   Source Locate(int tensor, int position) const;
   // Fetches what the tile at `position` is packed in: pages lie anywhere, where
   // the CPU doesn't expect them.
@@ -76,17 +76,19 @@ class HeadAttention {
   HeadTask task_;
   SoftmaxRows state_;
   hwy::AlignedFreeUniquePtr<float[]> storage_;
-  // [rows, dim], and what is added to scores for each zero.
+  // Queries times softmax_scale, [rows, dim]: as they are, for rotated keys,
+  // and with the scales of the present block of keys.
   float* queries_;
   float* rotated_queries_;
   float* folded_queries_;
-  float* query_sums_;  // [rows] of the channels of what packed keys meet
+  // What a score gets for each zero, [rows]: per-token and per-channel keys.
+  float* query_sums_;
   float* folded_constants_;
-  const float* constants_ = nullptr;  // [rows] of the present tile
-  float* rotated_sums_;
-  float* tile_;                     // [kTileTokens, dim]
-  float* scores_;                   // [rows, kTileTokens]
-  std::vector<TileRange> visible_;  // [rows]
+  const float* constants_ = nullptr;  // of the present tile
+  float* rotated_sums_;               // [rows, dim]
+  float* tile_;                       // [kTileTokens, dim]
+  float* scores_;                     // [rows, kTileTokens]
+  std::vector<TileRange> visible_;    // [rows]
   int folded_end_ = 0;  // of the block whose parameters are folded, or 0
   TileFactors key_factors_;
   TileFactors value_factors_;
