@@ -207,6 +207,98 @@ TEST_P(RegistryTest, APageTokenBelongsToItsRequest) {
   EXPECT_EQ(ErrorReason(ListModels(-5, "").status()), "INVALID_PAGE_SIZE");
 }
 
+TEST_P(RegistryTest, ATokenIsBoundToTheFiltersItWasMadeWith) {
+  for (uint32_t seed = 1; seed <= 3; ++seed) Create("m", seed);
+  for (const char* model : {"ma", "mb", "n"}) Create(model, 1);
+  v1::ListCalibrationsRequest calibrations;
+  calibrations.set_parent("models/m");
+  calibrations.set_page_size(1);
+  calibrations.mutable_quantizer()->set_kind(v1::Quantizer::KIVI);
+  const auto first = registry_->ListCalibrations("m", calibrations);
+  ASSERT_TRUE(first.ok()) << first.status();
+  calibrations.set_page_token(first->next_page_token());
+  calibrations.set_page_size(2);
+  EXPECT_EQ(registry_->ListCalibrations("m", calibrations)->calibrations_size(),
+            2);
+  calibrations.mutable_quantizer()->set_kind(v1::Quantizer::RTN);
+  EXPECT_EQ(
+      ErrorReason(registry_->ListCalibrations("m", calibrations).status()),
+      "INVALID_PAGE_TOKEN");
+  v1::ListModelsRequest models;
+  models.set_id_prefix("m");
+  models.set_page_size(2);
+  const auto page = registry_->ListModels(models);
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_EQ(page->models(1).name(), "models/ma");
+  models.set_page_token(page->next_page_token());
+  EXPECT_EQ(registry_->ListModels(models)->models(0).name(), "models/mb");
+  EXPECT_TRUE(registry_->ListModels(models)->next_page_token().empty());
+  models.set_id_prefix("");
+  EXPECT_EQ(ErrorReason(registry_->ListModels(models).status()),
+            "INVALID_PAGE_TOKEN");
+}
+
+TEST_P(RegistryTest, CalibrationsAreFilteredByQuantizerAndTime) {
+  const auto old = Create("m", 1);
+  now_ += absl::Hours(1);
+  v1::Calibration kivi = MakeCalibration(
+      {.layers = 2,
+       .quantizers = {testing::DefaultQuantizer(v1::Quantizer::KIVI)}});
+  const auto middle = *registry_->Create("m", kivi);
+  now_ += absl::Hours(1);
+  const auto newest = Create("m", 2);
+  const auto names = [&](const v1::ListCalibrationsRequest& request) {
+    std::vector<std::string> names;
+    const auto page = registry_->ListCalibrations("m", request);
+    EXPECT_TRUE(page.ok()) << page.status();
+    if (page.ok()) {
+      for (const auto& c : page->calibrations()) names.push_back(c.name());
+    }
+    return names;
+  };
+  v1::ListCalibrationsRequest request;
+  request.set_parent("models/m");
+  request.mutable_quantizer()->set_kind(v1::Quantizer::QUAROT);
+  EXPECT_THAT(names(request), ElementsAre(newest->name(), old->name()));
+  request.mutable_quantizer()->set_kind(v1::Quantizer::KIVI);
+  EXPECT_THAT(names(request),
+              ElementsAre(newest->name(), middle->name(), old->name()));
+  request.mutable_quantizer()->set_group_size(64);
+  EXPECT_THAT(names(request), ElementsAre());
+  request.clear_quantizer();
+  // From a time on, and before a time.
+  *request.mutable_create_time_from() = middle->create_time();
+  EXPECT_THAT(names(request), ElementsAre(newest->name(), middle->name()));
+  *request.mutable_create_time_before() = newest->create_time();
+  EXPECT_THAT(names(request), ElementsAre(middle->name()));
+  request.mutable_quantizer()->set_kind(v1::Quantizer::KIND_UNSPECIFIED);
+  EXPECT_EQ(ErrorReason(registry_->ListCalibrations("m", request).status()),
+            "UNSUPPORTED_QUANTIZER");
+}
+
+TEST_P(RegistryTest, PagesStayInOrderWhileOthersWrite) {
+  std::set<std::string> before;
+  for (uint32_t seed = 1; seed <= 8; ++seed) {
+    before.insert(Create("m", seed)->name());
+  }
+  // Between two pages something newer comes and something listed goes.
+  std::vector<std::string> listed;
+  std::string token;
+  uint32_t seed = 100;
+  do {
+    const auto page = List("m", 2, token);
+    ASSERT_TRUE(page.ok()) << page.status();
+    for (const auto& c : page->calibrations()) listed.push_back(c.name());
+    token = page->next_page_token();
+    Create("m", ++seed);
+    const auto gone = ParseCalibrationName(listed.back(), "name");
+    ASSERT_TRUE(registry_->Delete(*gone, false).ok());
+  } while (!token.empty());
+  // Each once, and none that came later.
+  EXPECT_EQ(listed.size(), 8u);
+  EXPECT_EQ(std::set<std::string>(listed.begin(), listed.end()), before);
+}
+
 TEST_P(RegistryTest, TheNewestIsTheLastStoredWhateverTheClockDoes) {
   Create("m", 1);
   now_ -= absl::Hours(24);

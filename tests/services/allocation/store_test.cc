@@ -1,8 +1,5 @@
 #include "services/allocation/store/store.h"
 
-#include <chrono>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -10,21 +7,16 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "rocksdb/db.h"
 #include "services/allocation/store/memory_store.h"
 #include "services/allocation/store/rocksdb_store.h"
 #include "services/common/status.h"
-#include "tests/services/allocation/failing_disk.h"
 #include "tests/services/allocation/temp_dir.h"
 
 namespace ratequant::allocation {
 namespace {
 
-using namespace std::chrono_literals;  // NOLINT
-using ::ratequant::testing::FailingDisk;
 using ::ratequant::testing::TempDir;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 // What every store promises, run against each of them.
@@ -111,6 +103,22 @@ TEST_P(StoreTest, ScansAPrefixInByteOrderAfterAKey) {
               ElementsAre("a/1", "b", "b/1", "b/10", "b/2", "b\xff", "c"));
 }
 
+TEST_P(StoreTest, ABackupGoesToANewFolderOnDiskOrIsRefused) {
+  Put(Table::kModels, "m", "1");
+  TempDir backups;
+  const absl::Status status = store_->Backup(backups.File("one"));
+  if (GetParam() == Kind::kMemory) {
+    EXPECT_EQ(ErrorReason(status), "BACKUPS_DISABLED");
+    return;
+  }
+  ASSERT_TRUE(status.ok()) << status;
+  Put(Table::kModels, "m", "2");
+  EXPECT_EQ(ErrorReason(store_->Backup(backups.File("one"))), "BACKUP_EXISTS");
+  const auto copy = RocksDbStore::OpenReadOnly(backups.File("one"));
+  ASSERT_TRUE(copy.ok()) << copy.status();
+  EXPECT_EQ(**(*copy)->Get(Table::kModels, "m"), "1");
+}
+
 TEST_P(StoreTest, AScanStopsWhenTold) {
   for (const char* key : {"1", "2", "3"}) Put(Table::kBitMaps, key, "v");
   std::vector<std::string> seen;
@@ -165,168 +173,6 @@ INSTANTIATE_TEST_SUITE_P(AllStores, StoreTest,
                            return info.param == Kind::kMemory ? "Memory"
                                                               : "RocksDb";
                          });
-
-// What only a store on disk promises.
-class RocksDbStoreTest : public ::testing::Test {
- protected:
-  std::unique_ptr<RocksDbStore> Open(rocksdb::Env* env = nullptr) {
-    auto store = RocksDbStore::Open(folder_.path(), env);
-    EXPECT_TRUE(store.ok()) << store.status();
-    return store.ok() ? *std::move(store) : nullptr;
-  }
-
-  absl::Status OpenStatus() {
-    return RocksDbStore::Open(folder_.path()).status();
-  }
-
-  // Writes into the database past the store.
-  void Tamper(const std::string& key, const std::string& value) {
-    std::vector<rocksdb::ColumnFamilyDescriptor> families;
-    families.emplace_back("default", rocksdb::ColumnFamilyOptions());
-    for (const char* name : kTableNames) {
-      families.emplace_back(name, rocksdb::ColumnFamilyOptions());
-    }
-    std::vector<rocksdb::ColumnFamilyHandle*> handles;
-    rocksdb::DB* db = nullptr;
-    ASSERT_TRUE(rocksdb::DB::Open(rocksdb::Options(), folder_.path(), families,
-                                  &handles, &db)
-                    .ok());
-    ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), key, value).ok());
-    for (auto* handle : handles) db->DestroyColumnFamilyHandle(handle);
-    delete db;
-  }
-
-  TempDir folder_;
-};
-
-TEST_F(RocksDbStoreTest, KeepsEverythingOverARestart) {
-  {
-    auto store = Open();
-    ASSERT_TRUE(store
-                    ->Write({{Table::kCalibrations, "c", "1"},
-                             {Table::kModels, "m", "2"},
-                             {Table::kBitMaps, "b", "3"}},
-                            Durability::kSynced)
-                    .ok());
-  }
-  auto store = Open();
-  EXPECT_EQ(**store->Get(Table::kCalibrations, "c"), "1");
-  EXPECT_EQ(**store->Get(Table::kModels, "m"), "2");
-  EXPECT_EQ(**store->Get(Table::kBitMaps, "b"), "3");
-}
-
-TEST_F(RocksDbStoreTest, AFolderInUseIsAClearError) {
-  auto store = Open();
-  const absl::Status status = OpenStatus();
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(ErrorReason(status), "DATA_FOLDER_IN_USE");
-  EXPECT_THAT(std::string(status.message()), HasSubstr(folder_.path()));
-}
-
-TEST_F(RocksDbStoreTest, AFolderThatCannotBeMadeIsAClearError) {
-  std::ofstream(folder_.File("file")) << "not a folder";
-  const absl::Status status =
-      RocksDbStore::Open(folder_.File("file") + "/data").status();
-  EXPECT_EQ(ErrorReason(status), "DATA_FOLDER_UNUSABLE");
-}
-
-TEST_F(RocksDbStoreTest, ANewerSchemaIsRefused) {
-  Open().reset();
-  Tamper("schema", "3");
-  const absl::Status status = OpenStatus();
-  EXPECT_EQ(ErrorReason(status), "DATA_FOLDER_TOO_NEW");
-  EXPECT_THAT(std::string(status.message()), HasSubstr("schema version 3"));
-}
-
-TEST_F(RocksDbStoreTest, AnUnreadableSchemaIsCorruption) {
-  Open().reset();
-  Tamper("schema", "one");
-  EXPECT_EQ(ErrorReason(OpenStatus()), "DATA_FOLDER_CORRUPT");
-}
-
-TEST_F(RocksDbStoreTest, AnUnknownColumnFamilyIsFromANewerVersion) {
-  Open().reset();
-  std::vector<rocksdb::ColumnFamilyDescriptor> families;
-  families.emplace_back("default", rocksdb::ColumnFamilyOptions());
-  families.emplace_back("from_the_future", rocksdb::ColumnFamilyOptions());
-  for (const char* name : kTableNames) {
-    families.emplace_back(name, rocksdb::ColumnFamilyOptions());
-  }
-  rocksdb::Options options;
-  options.create_missing_column_families = true;
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  rocksdb::DB* db = nullptr;
-  ASSERT_TRUE(
-      rocksdb::DB::Open(options, folder_.path(), families, &handles, &db).ok());
-  for (auto* handle : handles) db->DestroyColumnFamilyHandle(handle);
-  delete db;
-  const absl::Status status = OpenStatus();
-  EXPECT_EQ(ErrorReason(status), "DATA_FOLDER_TOO_NEW");
-  EXPECT_THAT(std::string(status.message()), HasSubstr("'from_the_future'"));
-}
-
-TEST_F(RocksDbStoreTest, DamagedFilesAreCorruption) {
-  {
-    auto store = Open();
-    ASSERT_TRUE(
-        store->Write({{Table::kCalibrations, "c", "1"}}, Durability::kSynced)
-            .ok());
-  }
-  for (const auto& file : std::filesystem::directory_iterator(folder_.path())) {
-    if (file.path().filename().string().rfind("MANIFEST", 0) == 0) {
-      std::ofstream(file.path(), std::ios::trunc) << "not a manifest at all";
-    }
-  }
-  EXPECT_EQ(ErrorReason(OpenStatus()), "DATA_FOLDER_CORRUPT");
-}
-
-TEST_F(RocksDbStoreTest, AFullDiskLosesNothingThatWasAcknowledged) {
-  FailingDisk disk;
-  auto store = Open(disk.env());
-  ASSERT_TRUE(
-      store->Write({{Table::kCalibrations, "kept", "1"}}, Durability::kSynced)
-          .ok());
-  disk.Set(FailingDisk::Mode::kNoSpace);
-  for (int i = 0; i < 3; ++i) {
-    const absl::Status full = store->Write(
-        {{Table::kCalibrations, "lost", "2"}}, Durability::kSynced);
-    EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted) << full;
-    EXPECT_EQ(ErrorReason(full), "STORE_FULL");
-  }
-  EXPECT_EQ(**store->Get(Table::kCalibrations, "kept"), "1");
-  EXPECT_EQ(*store->Get(Table::kCalibrations, "lost"), std::nullopt);
-  // Room again: no restart needed, RocksDB notices within seconds.
-  disk.Set(FailingDisk::Mode::kWorks);
-  absl::Status after;
-  const auto deadline = std::chrono::steady_clock::now() + 30s;
-  do {
-    after =
-        store->Write({{Table::kCalibrations, "new", "3"}}, Durability::kSynced);
-    if (!after.ok()) std::this_thread::sleep_for(20ms);
-  } while (!after.ok() && std::chrono::steady_clock::now() < deadline);
-  EXPECT_TRUE(after.ok()) << after;
-  store.reset();
-  store = Open();
-  EXPECT_EQ(**store->Get(Table::kCalibrations, "kept"), "1");
-  EXPECT_EQ(**store->Get(Table::kCalibrations, "new"), "3");
-}
-
-TEST_F(RocksDbStoreTest, ABrokenDiskIsUnavailable) {
-  FailingDisk disk;
-  auto store = Open(disk.env());
-  ASSERT_TRUE(
-      store->Write({{Table::kCalibrations, "kept", "1"}}, Durability::kSynced)
-          .ok());
-  disk.Set(FailingDisk::Mode::kBroken);
-  const absl::Status broken =
-      store->Write({{Table::kCalibrations, "lost", "2"}}, Durability::kSynced);
-  EXPECT_EQ(broken.code(), absl::StatusCode::kUnavailable) << broken;
-  EXPECT_EQ(ErrorReason(broken), "STORE_ERROR");
-  EXPECT_EQ(**store->Get(Table::kCalibrations, "kept"), "1");
-  disk.Set(FailingDisk::Mode::kWorks);
-  store.reset();
-  EXPECT_EQ(**Open()->Get(Table::kCalibrations, "kept"), "1");
-}
 
 }  // namespace
 }  // namespace ratequant::allocation
