@@ -16,20 +16,25 @@ namespace {
 
 absl::StatusOr<std::unique_ptr<kv::DistortionSweep>> MakeSweep(
     const CalibrationPlan& plan, const v1::ModelGeometry& geometry,
-    std::vector<kv::QuantizerSpec> quantizers, int threads) {
+    std::vector<kv::QuantizerSpec> quantizers,
+    const SweepExecution& execution) {
   kv::DistortionSweep::Options options;
   options.layers = static_cast<int>(geometry.layers());
   options.kv_heads = static_cast<int>(geometry.kv_heads());
   options.head_dim = static_cast<int>(geometry.head_dim());
   options.sink_tokens = static_cast<int>(plan.sink_tokens);
   options.quantizers = std::move(quantizers);
-  options.threads = threads;
+  options.device = execution.device;
+  options.threads = execution.threads;
   auto sweep = kv::DistortionSweep::Create(options);
   if (sweep.ok()) return sweep;
   // Everything a request can get wrong was checked before; a limit of the
   // kernels that wasn't is one of the shape.
-  return MakeError(sweep.status().code(), "UNSUPPORTED_SHAPE",
-                   sweep.status().message());
+  return MakeError(
+      sweep.status().code(),
+      absl::IsInvalidArgument(sweep.status()) ? "UNSUPPORTED_SHAPE"
+                                              : "SWEEP_FAILED",
+      sweep.status().message());
 }
 
 absl::Status DataLoss(const char* reason, absl::string_view message) {
@@ -109,8 +114,19 @@ absl::StatusOr<kv::DistortionTables> FinishSweep(
 
 }  // namespace
 
+absl::Status CheckSweepDevice(const kv::Device& device) {
+  kv::DistortionSweep::Options options;
+  options.layers = options.kv_heads = 1;
+  options.head_dim = 64;
+  options.quantizers = kv::DefaultQuantizers();
+  options.device = device;
+  const absl::Status status = kv::DistortionSweep::Create(options).status();
+  if (status.ok()) return status;
+  return MakeError(status.code(), "DEVICE_UNAVAILABLE", status.message());
+}
+
 absl::StatusOr<v1::Calibration> RunCalibration(const CalibrationPlan& plan,
-                                               int threads,
+                                               const SweepExecution& execution,
                                                CaptureSource& source,
                                                Progress& progress,
                                                const CancelToken& cancel) {
@@ -118,7 +134,7 @@ absl::StatusOr<v1::Calibration> RunCalibration(const CalibrationPlan& plan,
   if (!shape.ok()) return shape.status();
   auto choice = ChooseQuantizers(plan, shape->geometry);
   if (!choice.ok()) return choice.status();
-  auto sweep = MakeSweep(plan, shape->geometry, choice->quantizers, threads);
+  auto sweep = MakeSweep(plan, shape->geometry, choice->quantizers, execution);
   if (!sweep.ok()) return sweep.status();
 
   progress.SetTotal(plan.tokens());

@@ -78,11 +78,12 @@ void Log(const absl::StatusOr<v1::CalibrateProgress>& outcome) {
 }  // namespace
 
 CalibrationService::CalibrationService(ModelRoot model_root,
-                                       EngineOptions engine, int threads,
+                                       EngineOptions engine,
+                                       const SweepExecution& execution,
                                        Publisher& publisher)
     : model_root_(std::move(model_root)),
       engine_(std::move(engine)),
-      threads_(threads),
+      execution_(execution),
       publisher_(publisher) {}
 
 grpc::ServerWriteReactor<v1::CalibrateProgress>*
@@ -161,7 +162,7 @@ CalibrationService::Outcome CalibrationService::Calibrate(
     call.stream().Offer(progress.Snapshot());
   });
   auto calibration =
-      RunCalibration(plan, threads_, source, progress, call.cancel());
+      RunCalibration(plan, execution_, source, progress, call.cancel());
   if (!calibration.ok()) return calibration.status();
   progress.SetPhase(v1::CalibrateProgress::PUBLISHING);
   auto published = publisher_.Publish(*calibration, call.cancel());

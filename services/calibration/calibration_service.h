@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "ratequant/v1/calibration_service.grpc.pb.h"
 #include "services/calibration/calibrate_call.h"
+#include "services/calibration/calibration_run.h"
 #include "services/calibration/capture_source.h"
 #include "services/calibration/engine_source.h"
 #include "services/calibration/executor.h"
@@ -25,7 +26,8 @@ class CalibrationService final
   // `publisher` must outlive the service. `threads` is the sweep's, 0 for one
   // per core. A stream that says nothing for `engine.timeout` is given up like
   // an engine.
-  CalibrationService(ModelRoot model_root, EngineOptions engine, int threads,
+  CalibrationService(ModelRoot model_root, EngineOptions engine,
+                     const SweepExecution& execution,
                      Publisher& publisher);
 
   grpc::ServerWriteReactor<v1::CalibrateProgress>* CalibrateModel(
@@ -54,7 +56,7 @@ class CalibrationService final
 
   const ModelRoot model_root_;
   const EngineOptions engine_;
-  const int threads_;
+  const SweepExecution execution_;
   Publisher& publisher_;
   std::mutex mutex_;
   std::weak_ptr<CalibrateCall> running_;

@@ -4,6 +4,7 @@
 #include <iostream>
 #include <string>
 
+#include "services/calibration/plan.h"
 #include "services/calibration/words.h"
 #include "services/calibration/worker.h"
 #include "services/common/command_line.h"
@@ -27,7 +28,7 @@ SIGTERM and SIGINT end the calibration that runs with an error and stop.
 Exit codes:
   0  stopped by a signal
   1  another failure
-  2  a flag is wrong, or the model root isn't a folder
+  2  a flag is wrong, the model root isn't a folder, or there is no such device
   3  the address can't be listened on, for example because it is in use
   4  the spool folder can't be used, for example by two workers)";
 
@@ -38,6 +39,7 @@ constexpr int kMaxMessageBytes = 68 << 20;
 struct Flags {
   ratequant::CommonFlags common;
   ratequant::calibration::WorkerOptions worker;
+  std::string device = "cpu";
   std::string engine = "python3 -m ratequant.capture.engine";
   double engine_timeout = 120;
   double engine_stall_timeout = 1800;
@@ -75,8 +77,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->type_name("SECONDS")
       ->check(CLI::Range(0.1, 86400.0))
       ->capture_default_str();
+  app.add_option("--device", flags.device,
+                 "What the distortion sweep runs on: cpu, cuda or cuda:N")
+      ->capture_default_str();
   app.add_option("--threads", flags.worker.threads,
-                 "Threads of the distortion sweep; 0: one per core")
+                 "Threads of the distortion sweep on the CPU; 0: one per core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
 }
@@ -93,6 +98,13 @@ bool Complete(Flags& flags) {
               << (words.ok() ? "is empty" : words.status().message()) << "\n";
     return false;
   }
+  auto device = ratequant::calibration::ParseDevice(flags.device);
+  if (!device.ok()) {
+    std::cerr << kProgram << ": --device: " << device.status().message()
+              << "\n";
+    return false;
+  }
+  flags.worker.device = *device;
   flags.worker.engine.command = *std::move(words);
   flags.worker.engine.timeout = absl::Seconds(flags.engine_timeout);
   flags.worker.engine.stall_timeout = absl::Seconds(flags.engine_stall_timeout);
@@ -104,7 +116,9 @@ int ReportFailure(const absl::Status& status) {
   const std::string reason = ratequant::ErrorReason(status);
   const bool spool = reason == "SPOOL_UNUSABLE" || reason == "SPOOL_IN_USE";
   const int code = ratequant::ReportStartFailure(kProgram, status);
-  if (reason == "MODEL_ROOT_UNUSABLE") return ratequant::kExitUsage;
+  if (reason == "MODEL_ROOT_UNUSABLE" || reason == "DEVICE_UNAVAILABLE") {
+    return ratequant::kExitUsage;
+  }
   return spool ? ratequant::kExitDataFolder : code;
 }
 

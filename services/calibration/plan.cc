@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "services/common/quantizers.h"
@@ -287,6 +288,19 @@ absl::StatusOr<kv::DType> ParseDType(absl::string_view name) {
   if (name == "bfloat16") return kv::DType::kBFloat16;
   return absl::InvalidArgumentError(
       absl::StrCat("dtype '", name, "'; use float32, float16 or bfloat16"));
+}
+
+absl::StatusOr<kv::Device> ParseDevice(absl::string_view name) {
+  if (name == "cpu") return kv::Device{};
+  kv::Device device = {kv::DeviceKind::kCuda, 0};
+  absl::string_view ordinal = name;
+  if (name == "cuda" ||
+      (absl::ConsumePrefix(&ordinal, "cuda:") &&
+       absl::SimpleAtoi(ordinal, &device.ordinal) && device.ordinal >= 0)) {
+    return device;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("device '", name, "'; use cpu, cuda or cuda:N"));
 }
 
 uint64_t TensorBytes(const v1::ModelGeometry& geometry,

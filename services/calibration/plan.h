@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
+#include "ratequant/kv/device.h"
 #include "ratequant/kv/quantizer.h"
 #include "ratequant/kv/tensor.h"
 #include "ratequant/v1/calibration_service.pb.h"
@@ -89,6 +90,10 @@ v1::Quantizer ToProto(const kv::QuantizerSpec& spec);
 // "float32", "float16" or "bfloat16"; anything else is INVALID_ARGUMENT without
 // a reason.
 absl::StatusOr<kv::DType> ParseDType(absl::string_view name);
+
+// "cpu", "cuda" (the first GPU) or "cuda:N"; anything else is INVALID_ARGUMENT
+// without a reason.
+absl::StatusOr<kv::Device> ParseDevice(absl::string_view name);
 
 // Bytes of one tensor, [kv_heads, sequence_length, head_dim].
 uint64_t TensorBytes(const v1::ModelGeometry& geometry,

@@ -10,6 +10,8 @@ namespace ratequant::calibration {
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(
     const WorkerOptions& options) {
+  const absl::Status device = CheckSweepDevice(options.device);
+  if (!device.ok()) return device;
   auto root = ModelRoot::Open(options.model_root);
   if (!root.ok()) return root.status();
   auto spool = Spool::Open(options.spool_dir);
@@ -26,7 +28,8 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(
   std::unique_ptr<Worker> worker(new Worker());
   worker->publisher_ = *std::move(publisher);
   worker->service_ = std::make_unique<CalibrationService>(
-      *std::move(root), options.engine, options.threads, *worker->publisher_);
+      *std::move(root), options.engine,
+      SweepExecution{options.device, options.threads}, *worker->publisher_);
   auto server = Server::Start(
       options.server,
       {{worker->service_.get(), v1::CalibrationService::service_full_name()}});

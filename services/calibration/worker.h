@@ -19,7 +19,8 @@ struct WorkerOptions {
   std::string allocator;  // host:port; empty keeps calibrations in the spool
   std::string spool_dir;
   EngineOptions engine;
-  int threads = 0;  // of the sweep; 0: one per core
+  kv::Device device;  // of the sweep
+  int threads = 0;    // of the sweep on the CPU; 0: one per core
   absl::Duration publish_deadline = absl::Seconds(10);  // of one attempt
   PublisherOptions publisher;
 };
@@ -27,7 +28,7 @@ struct WorkerOptions {
 // A running worker: server, service, publisher, wired together. Thread-safe.
 class Worker {
  public:
-  // Errors of ModelRoot::Open, Spool::Open and Server::Start.
+  // Errors of CheckSweepDevice, ModelRoot::Open, Spool::Open and Server::Start.
   static absl::StatusOr<std::unique_ptr<Worker>> Start(
       const WorkerOptions& options);
 

@@ -168,6 +168,21 @@ TEST_F(WorkerProcessTest, SaysWhyItCannotStart) {
   EXPECT_THAT(errors, HasSubstr("absent' is not a folder"));
 }
 
+TEST_F(WorkerProcessTest, RefusesADeviceThatIsNotThere) {
+  std::string errors;
+  const auto command = WorkerCommand("none");
+  EXPECT_EQ(ExitStatus(command, {"--no-publish", "--device", "cuda:4096"},
+                       &errors),
+            2);
+  EXPECT_THAT(errors, HasSubstr("there is no CUDA device"));
+  for (const char* device : {"gpu", "cuda:", "cuda:-1", "cuda:x", ""}) {
+    EXPECT_EQ(ExitStatus(command, {"--no-publish", "--device", device},
+                         &errors),
+              2);
+    EXPECT_THAT(errors, HasSubstr("use cpu, cuda or cuda:N")) << device;
+  }
+}
+
 TEST_F(WorkerProcessTest, RefusesAPortAndASpoolThatAreInUse) {
   auto command = WorkerCommand("none");
   command.push_back("--no-publish");
