@@ -3,15 +3,14 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdio>
-#include <cstdlib>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/decode.h"
 #include "kernels/cuda/encode.h"
+#include "tests/gpu/bench_util.h"
+#include "tests/gpu/paged_bench.h"
 
 namespace ratequant::kv::cuda {
 namespace {
@@ -20,52 +19,11 @@ constexpr int kHeadDim = 128;
 constexpr int kPageTokens = 32;
 constexpr int kTasks = 1 << 16;  // 512 MiB of fp16, far beyond any cache
 constexpr size_t kRowsBytes = size_t{2} * kPageTokens * kHeadDim;  // of a task
-constexpr int kRuns = 9;
-
-void Require(const Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "gpu_bench: %s\n", status.message().c_str());
-  std::exit(1);
-}
-void Require(cudaError_t error) { Require(StatusOfCuda(error, "CUDA")); }
-
-// Median milliseconds of `run`, after two runs that don't count.
-double MedianMs(const std::function<void()>& run) {
-  cudaEvent_t begin, end;
-  Require(cudaEventCreate(&begin));
-  Require(cudaEventCreate(&end));
-  std::vector<float> times;
-  for (int i = 0; i < kRuns + 2; ++i) {
-    Require(cudaEventRecord(begin));
-    run();
-    Require(cudaEventRecord(end));
-    Require(cudaEventSynchronize(end));
-    float ms = 0;
-    Require(cudaEventElapsedTime(&ms, begin, end));
-    if (i >= 2) times.push_back(ms);
-  }
-  Require(cudaEventDestroy(begin));
-  Require(cudaEventDestroy(end));
-  std::nth_element(times.begin(), times.begin() + kRuns / 2, times.end());
-  return times[kRuns / 2];
-}
-
-// Values as a model's: the sum of a few small counters, without a library.
-std::vector<uint16_t> MakeRows() {
-  std::vector<uint16_t> rows(kTasks * kRowsBytes / 2);
-  uint32_t state = 1;
-  for (uint16_t& half : rows) {
-    state = state * 1664525u + 1013904223u;
-    half = static_cast<uint16_t>((state >> 16 & 0x8000) | 0x3400 |
-                                 (state >> 8 & 0x0BFF));
-  }
-  return rows;
-}
 
 class Bench {
  public:
   Bench() {
-    const std::vector<uint16_t> rows = MakeRows();
+    const std::vector<uint16_t> rows = MakeHalves(kTasks * kRowsBytes / 2);
     Require(rows_.Allocate(rows.size()));
     Require(rows_.CopyFrom(rows.data(), nullptr));
     Require(decoded_.Allocate(rows.size()));
@@ -74,12 +32,7 @@ class Bench {
     Require(fault_.Allocate(1));
     const FaultWord none = kNoFault;
     Require(fault_.CopyFrom(&none, nullptr));
-    const size_t bytes = kTasks * kRowsBytes;
-    const double ms = MedianMs([&] {
-      Require(cudaMemcpyAsync(decoded_.data(), rows_.data(), bytes,
-                              cudaMemcpyDeviceToDevice));
-    });
-    copy_ = 2.0 * static_cast<double>(bytes) / ms;
+    copy_ = CopyBandwidth(rows_.data(), decoded_.data(), kTasks * kRowsBytes);
   }
 
   void PrintHeader() const {
@@ -154,7 +107,7 @@ FormatSpec Spec(QuantizerKind kind, Tensor tensor, int width) {
   return spec;
 }
 
-void Main() {
+void BenchSections() {
   struct Family {
     const char* name;
     QuantizerKind kind;
@@ -189,6 +142,7 @@ int main() {
     std::fprintf(stderr, "gpu_bench: %s\n", device.message().c_str());
     return 77;
   }
-  ratequant::kv::cuda::Main();
+  ratequant::kv::cuda::BenchSections();
+  ratequant::kv::cuda::BenchPaged();
   return 0;
 }

@@ -9,6 +9,8 @@
 #include <string>
 
 #include "kernels/cuda/status.h"
+#include "tests/gpu/graph_runner.h"
+#include "tests/kernels/cuda/paged_case.h"
 #include "tests/kernels/cuda/scalar_oracle.h"
 #include "tests/kernels/cuda/section_batch.h"
 
@@ -36,6 +38,14 @@ int Main(Coverage coverage) {
     totals.Count(batch.name, CheckBatch(batch, ScalarOracle()));
   }
   totals.Count("faults", CheckFaults());
+  const GraphRunner graphs;
+  for (const PagedCase& paged_case : PagedCases(coverage)) {
+    totals.Count(paged_case.name, CheckPaged(paged_case));
+    totals.Count(paged_case.name + " in a CUDA graph",
+                 CheckPaged(paged_case, graphs));
+  }
+  totals.Count("paged faults", CheckPagedFaults());
+  totals.Count("page edits", CheckEdits());
   std::printf("%d passed, %d failed\n", totals.passed, totals.failed);
   return totals.failed == 0 && totals.passed > 0 ? 0 : 1;
 }

@@ -1,6 +1,9 @@
 #ifndef RATEQUANT_TESTS_KERNELS_CUDA_PAGED_CASE_H_
 #define RATEQUANT_TESTS_KERNELS_CUDA_PAGED_CASE_H_
 
+#include <cuda_runtime.h>
+
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -34,11 +37,25 @@ struct PagedCase {
 
 std::vector<PagedCase> PagedCases(Coverage coverage);
 
+// How kernels get started and where they find their steps.
+class PagedRunner {
+ public:
+  virtual ~PagedRunner() = default;
+  // Starts `launch` on a stream in order with the default stream, and sees to
+  // it that its kernels find what `write_steps` writes there.
+  virtual Status Run(const std::function<Status(cudaStream_t)>& launch,
+                     const std::function<Status()>& write_steps) const {
+    const Status written = write_steps();
+    return written.ok() ? launch(nullptr) : written;
+  }
+};
+
 // Appends step by step and checks, after each, every byte of pages, sinks and
 // ring against what the scalar oracle makes of all the tokens at once, what is
 // read back, and the attention against fp64 over the dequantized tokens. "" or
 // what differs first.
-std::string CheckPaged(const PagedCase& paged_case);
+std::string CheckPaged(const PagedCase& paged_case,
+                       const PagedRunner& runner = PagedRunner());
 
 // Values and steps that can't be stored. "" when they are found, and the rest
 // is stored.

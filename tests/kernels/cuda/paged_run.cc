@@ -83,6 +83,12 @@ PagedRun::HostTensor PagedRun::MakeTensor(int heads, int rows) const {
   return tensor;
 }
 
+Status PagedRun::Run(const std::vector<SequenceStep>& steps,
+                     const std::function<Status(cudaStream_t)>& launch) {
+  return runner_.Run(launch,
+                     [&] { return steps_.CopyFrom(steps.data(), nullptr); });
+}
+
 Status PagedRun::Append(const std::vector<int>& tokens) {
   std::vector<SequenceStep> steps = Steps(tokens);
   const int rows = steps.back().first_row + steps.back().count;
@@ -107,7 +113,7 @@ Status PagedRun::Append(const std::vector<int>& tokens) {
   DeviceBuffer<uint8_t> keys, values;
   Status status = Upload(tensors[0].bytes, &keys);
   if (status.ok()) status = Upload(tensors[1].bytes, &values);
-  if (status.ok()) status = Upload(steps, &steps_);
+  if (status.ok()) status = steps_.Allocate(steps.size());
   if (status.ok()) status = Upload<FaultWord>({kNoFault}, &fault_);
   if (!status.ok()) return status;
   AppendLaunch launch;
@@ -122,7 +128,8 @@ Status PagedRun::Append(const std::vector<int>& tokens) {
   launch.values = {values.data(), case_.dtype, tensors[1].head_stride,
                    tensors[1].row_stride};
   launch.fault = fault_.data();
-  status = LaunchAppend(launch, nullptr);
+  status = Run(
+      steps, [&](cudaStream_t stream) { return LaunchAppend(launch, stream); });
   std::vector<FaultWord> fault;
   if (status.ok()) status = Download(fault_, &fault);
   if (!status.ok()) return status;
@@ -263,7 +270,7 @@ std::string PagedRun::CheckAttention(const std::vector<int>& tokens) {
       launch.max_queries, launch.num_ctas);
   Status status = Upload(queries.bytes, &in);
   if (status.ok()) status = Upload(blank.bytes, &out);
-  if (status.ok()) status = Upload(steps, &steps_);
+  if (status.ok()) status = steps_.Allocate(steps.size());
   if (status.ok()) status = workspace.Allocate(launch.workspace_bytes);
   if (!status.ok()) return status.message();
   launch.steps = steps_.data();
@@ -271,7 +278,9 @@ std::string PagedRun::CheckAttention(const std::vector<int>& tokens) {
                     queries.row_stride};
   launch.out = {out.data(), case_.dtype, blank.head_stride, blank.row_stride};
   launch.workspace = workspace.data();
-  status = LaunchAttention(launch, nullptr);
+  status = Run(steps, [&](cudaStream_t stream) {
+    return LaunchAttention(launch, stream);
+  });
   std::vector<uint8_t> got;
   if (status.ok()) status = Download(out, &got);
   if (!status.ok()) return status.message();
@@ -311,8 +320,8 @@ std::string PagedRun::CheckAttention(const std::vector<int>& tokens) {
       blank.row_stride * static_cast<int64_t>(ElementSize(case_.dtype)));
 }
 
-std::string CheckPaged(const PagedCase& paged_case) {
-  PagedRun run(paged_case);
+std::string CheckPaged(const PagedCase& paged_case, const PagedRunner& runner) {
+  PagedRun run(paged_case, runner);
   const Status started = run.Start();
   if (!started.ok()) return started.message();
   std::vector<int> lengths(paged_case.steps.front().size(), 0);

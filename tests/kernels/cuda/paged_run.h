@@ -1,6 +1,7 @@
 #ifndef RATEQUANT_TESTS_KERNELS_CUDA_PAGED_RUN_H_
 #define RATEQUANT_TESTS_KERNELS_CUDA_PAGED_RUN_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,8 @@ namespace ratequant::kv::cuda {
 // A case's layer in device memory, beside the host's.
 class PagedRun {
  public:
-  explicit PagedRun(const PagedCase& paged_case)
-      : case_(paged_case), host_(paged_case) {}
+  PagedRun(const PagedCase& paged_case, const PagedRunner& runner)
+      : case_(paged_case), runner_(runner), host_(paged_case) {}
 
   // Call first. Copies the host's memory.
   Status Start();
@@ -45,7 +46,12 @@ class PagedRun {
   std::vector<double> Expected(int s, int position, int query_head,
                                int query_row) const;
 
+  // Starts `launch` with `steps` in steps_.
+  Status Run(const std::vector<SequenceStep>& steps,
+             const std::function<Status(cudaStream_t)>& launch);
+
   const PagedCase& case_;
+  const PagedRunner& runner_;
   PagedHost host_;
   FormatTable formats_;
   DeviceBuffer<uint8_t> pages_;
