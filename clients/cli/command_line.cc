@@ -152,6 +152,7 @@ int RunCommandLine(int argc, char** argv, const Terminal& terminal) {
   AddCurveCommand(app, session);
   AddPlanCommand(app, session);
   AddPolicyCommand(app, session);
+  AddReplayCommand(app, session);
   AddWatchCommand(app, session);
   AddEvaluationsCommand(app, session);
   AddAdminCommand(app, session);

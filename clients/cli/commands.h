@@ -15,6 +15,7 @@ void AddBitMapCommand(CLI::App& app, Session& session);
 void AddCurveCommand(CLI::App& app, Session& session);
 void AddPlanCommand(CLI::App& app, Session& session);
 void AddPolicyCommand(CLI::App& app, Session& session);
+void AddReplayCommand(CLI::App& app, Session& session);
 void AddWatchCommand(CLI::App& app, Session& session);
 void AddEvaluationsCommand(CLI::App& app, Session& session);
 void AddAdminCommand(CLI::App& app, Session& session);

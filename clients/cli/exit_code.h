@@ -19,7 +19,7 @@ inline constexpr char kExitCodeHelp[] =
     "Exit codes:\n"
     "  0    success\n"
     "  1    the server refused or failed, or anything not listed here\n"
-    "  2    wrong options or values, or a text file that can't be used\n"
+    "  2    wrong options or values, or a file that can't be used\n"
     "  3    not found: the model, the calibration or the model path\n"
     "  4    no server reachable, or no answer within --timeout\n"
     "  130  interrupted\n";

@@ -71,6 +71,9 @@ absl::StatusOr<kv::KvCacheConfig> CacheConfigOf(const v1::BitMap& map) {
   if (map.cache().has_window()) {
     config.window = static_cast<int>(map.cache().window());
   }
+  if (map.cache().page_tokens() != 0) {
+    config.page_tokens = static_cast<int>(map.cache().page_tokens());
+  }
   return config;
 }
 

@@ -8,11 +8,11 @@
 namespace ratequant::client {
 
 // What a cache in the bit map's format stores, to create one with
-// (ratequant/kv/kv_cache.h); sinks and window are the map's, or the defaults
-// where it has none. INVALID_ARGUMENT when the map's arrays don't fit its
-// geometry or name a quantizer that isn't there, or its bytes are counted in
-// another version of the packed format. Whether the runtime has the formats is
-// for it to say.
+// (ratequant/kv/kv_cache.h); sinks, window and pages are the map's, or the
+// defaults where it has none. INVALID_ARGUMENT when the map's arrays don't fit
+// its geometry or name a quantizer that isn't there, or its bytes are counted
+// in another version of the packed format. Whether the runtime has the formats
+// is for it to say.
 absl::StatusOr<kv::KvCacheConfig> CacheConfigOf(const v1::BitMap& map);
 
 }  // namespace ratequant::client

@@ -48,7 +48,7 @@ INSTANTIATE_TEST_SUITE_P(
                       "calibrations", "calibrations list", "calibrations get",
                       "calibrations delete", "bitmap", "bitmap get", "curve",
                       "plan", "policy", "policy create", "policy list",
-                      "policy get", "policy delete", "version"));
+                      "policy get", "policy delete", "replay", "version"));
 
 struct UsageCase {
   const char* arguments;
@@ -70,13 +70,15 @@ TEST_P(UsageTest, NamesTheMistakeAndTheHelpThatApplies) {
 INSTANTIATE_TEST_SUITE_P(
     Mistakes, UsageTest,
     ::testing::Values(
-        UsageCase{"",
-                  "say what to do: calibrate, models, calibrations, bitmap, "
-                  "curve, plan, policy, version",
-                  "ratequant --help"},
+        UsageCase{
+            "",
+            "say what to do: calibrate, models, calibrations, bitmap, "
+            "curve, plan, policy, replay, watch, evaluations, admin, version",
+            "ratequant --help"},
         UsageCase{"bogus",
                   "'bogus' is not one of calibrate, models, calibrations, "
-                  "bitmap, curve, plan, policy, version",
+                  "bitmap, curve, plan, policy, replay, watch, evaluations, "
+                  "admin, version",
                   "ratequant --help"},
         UsageCase{"bitmap bogus", "'bogus' is not one of get",
                   "ratequant bitmap --help"},
