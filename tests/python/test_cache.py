@@ -396,13 +396,15 @@ def test_a_bit_map_from_the_allocator_and_its_description_store_the_same():
     assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
 
 
-def test_sinks_and_window_come_from_the_caller_then_the_bit_map_then_the_defaults():
+def test_sinks_window_and_page_come_from_the_caller_then_the_bit_map_then_the_defaults():
     silent = format_of(bit_map_message())
-    assert (silent.sink_tokens, silent.window) == (4, 32)
-    said = bit_map_message(cache={"sink_tokens": 0, "window": 0})
-    assert (format_of(said).sink_tokens, format_of(said).window) == (0, 0)
-    overridden = format_of(said, sink_tokens=3, window=9, page_tokens=64)
-    assert (overridden.sink_tokens, overridden.window, overridden.page_tokens) == (3, 9, 64)
+    assert (silent.sink_tokens, silent.window, silent.page_tokens) == (4, 32, 32)
+    said = format_of(bit_map_message(cache={"sink_tokens": 0, "window": 0, "page_tokens": 64}))
+    assert (said.sink_tokens, said.window, said.page_tokens) == (0, 0, 64)
+    described = format_of(bit_map(page_tokens=128))
+    assert described.page_tokens == 128
+    overridden = format_of(bit_map_message(cache={"page_tokens": 64}), sink_tokens=3, window=9, page_tokens=16)
+    assert (overridden.sink_tokens, overridden.window, overridden.page_tokens) == (3, 9, 16)
 
 
 def test_a_bit_map_of_another_format_version_is_refused():

@@ -48,7 +48,7 @@ class RateQuantCache(Cache):
         bit_map: bit_map_pb2.BitMap | Mapping[str, Any] | CacheFormat,
         config: PretrainedConfig | None = None,
         *,
-        page_tokens: int = 32,
+        page_tokens: int | None = None,
         sink_tokens: int | None = None,
         window: int | None = None,
     ):
@@ -58,8 +58,8 @@ class RateQuantCache(Cache):
             everything.
           config: the model's, to find out here and not in the first forward
             pass that the bit map is for another model.
-          page_tokens: tokens in a page: 16, 32, 64 or 128.
-          sink_tokens, window: instead of the bit map's.
+          page_tokens, sink_tokens, window: instead of the bit map's; see
+            `format_of`.
 
         Raises:
           ValueError: the bit map isn't supported, or not made for `config`.

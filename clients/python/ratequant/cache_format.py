@@ -11,12 +11,13 @@ from ratequant.v1 import bit_map_pb2
 
 _DEFAULT_SINK_TOKENS = 4
 _DEFAULT_WINDOW = 32
+_DEFAULT_PAGE_TOKENS = 32
 
 
 def format_of(
     bit_map: bit_map_pb2.BitMap | Mapping[str, Any],
     *,
-    page_tokens: int = 32,
+    page_tokens: int | None = None,
     sink_tokens: int | None = None,
     window: int | None = None,
 ) -> CacheFormat:
@@ -26,9 +27,9 @@ def format_of(
       bit_map: the allocator's answer; or a mapping with `geometry` (a mapping
         of `layers`, `kv_heads`, `head_dim`), `quantizers` (texts such as
         "kivi", or runtime.Quantizer), `quantizer_index`, `width`, and
-        optionally `sink_tokens` and `window`.
-      page_tokens: tokens in a page: 16, 32, 64 or 128.
-      sink_tokens, window: instead of the bit map's.
+        optionally `sink_tokens`, `window` and `page_tokens`.
+      page_tokens, sink_tokens, window: instead of the bit map's. With another
+        page the cache takes other bytes than the bit map says.
 
     Raises:
       ValueError: a part is missing, or the bit map counts bytes of another
@@ -38,9 +39,8 @@ def format_of(
         parts = _parts_of_message(bit_map)
     else:
         parts = _parts_of_mapping(bit_map)
-    given = {"sink_tokens": sink_tokens, "window": window}
-    parts |= {name: value for name, value in given.items() if value is not None}
-    return CacheFormat(**parts, page_tokens=page_tokens)
+    given = {"page_tokens": page_tokens, "sink_tokens": sink_tokens, "window": window}
+    return CacheFormat(**(parts | {name: value for name, value in given.items() if value is not None}))
 
 
 def _parts_of_message(bit_map: bit_map_pb2.BitMap) -> dict[str, Any]:
@@ -57,6 +57,7 @@ def _parts_of_message(bit_map: bit_map_pb2.BitMap) -> dict[str, Any]:
         "width": list(bit_map.width),
         "sink_tokens": cache.sink_tokens if cache.HasField("sink_tokens") else _DEFAULT_SINK_TOKENS,
         "window": cache.window if cache.HasField("window") else _DEFAULT_WINDOW,
+        "page_tokens": cache.page_tokens or _DEFAULT_PAGE_TOKENS,
     }
 
 
@@ -85,4 +86,5 @@ def _parts_of_mapping(bit_map: Mapping[str, Any]) -> dict[str, Any]:
         "width": list(bit_map["width"]),
         "sink_tokens": bit_map.get("sink_tokens", _DEFAULT_SINK_TOKENS),
         "window": bit_map.get("window", _DEFAULT_WINDOW),
+        "page_tokens": bit_map.get("page_tokens", _DEFAULT_PAGE_TOKENS),
     }

@@ -426,6 +426,7 @@ class Client:
         sequences: int = 16,
         sequence_length: int = 512,
         sink_tokens: int = 4,
+        page_tokens: int = 32,
         timeout: float = 3600.0,
     ) -> Iterator[CalibrationProgress]:
         """Calibrates a model the worker can read and yields progress; the last
@@ -437,6 +438,8 @@ class Client:
           model_path: Hugging Face folder, inside the worker's model root.
           text: calibration text, at least sequences * sequence_length tokens.
           quantizers: quantizers to measure; empty means all that fit the model.
+          page_tokens: tokens in a page of the cache: 16, 32, 64 or 128, a
+            multiple of kivi's group_size. Bit maps are for this page.
           timeout: deadline of the whole calibration in seconds.
         """
         request = worker.CalibrateModelRequest(
@@ -448,6 +451,7 @@ class Client:
                 sequences=sequences,
                 sequence_length=sequence_length,
                 sink_tokens=sink_tokens,
+                page_tokens=page_tokens,
             ),
         )
         if self._worker is None:

@@ -41,10 +41,12 @@ def find_calibration(client: Client, options: EvaluateOptions, provenance: Prove
 def _fits(calibration: calibration_pb2.Calibration, options: EvaluateOptions, provenance: Provenance) -> bool:
     capture = calibration.capture
     measured = {quantizer_name(table.quantizer) for table in calibration.tables}
+    pages = {table.page_tokens for table in calibration.tables}
     return (
         capture.sequences == options.calibration_sequences
         and capture.sequence_length == options.calibration_sequence_length
         and capture.sink_tokens == options.sinks
+        and pages == {options.page_tokens}
         and Provenance(capture.model_digest, capture.token_digest) == provenance
         and measured.issuperset(options.quantizers)
     )
@@ -67,6 +69,7 @@ def calibrate(client: Client, options: EvaluateOptions, text: str, status: Statu
         sequences=options.calibration_sequences,
         sequence_length=options.calibration_sequence_length,
         sink_tokens=options.sinks,
+        page_tokens=options.page_tokens,
     ):
         status.update(last.tokens_done, last.tokens_total, f"calibrating: {last.phase.lower()}")
     if last is None or last.phase != "DONE":

@@ -61,6 +61,8 @@ def add_command(commands) -> None:
     add("--window", type=int, default=defaults["window"], metavar="N", help="newest tokens kept in fp16 (default %(default)s)")
     add("--context-tokens", type=int, default=defaults["context_tokens"], metavar="N",
         help="context length at which bytes are counted (default %(default)s)")  # fmt: skip
+    add("--page-tokens", type=int, default=defaults["page_tokens"], metavar="N",
+        help="tokens in a page of the cache: 16, 32, 64 or 128 (default %(default)s)")  # fmt: skip
     add("--json", required=True, metavar="FILE", help="write the rows here")
     add("--bundle", metavar="FILE", help="write calibration, bit maps and curves here, for the report")
     add("--calibration-sequences", type=int, default=defaults["calibration_sequences"], metavar="N", help="default %(default)s")

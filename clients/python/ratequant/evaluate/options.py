@@ -38,6 +38,7 @@ class EvaluateOptions:
       context_tokens: context length at which bytes are counted.
       calibration_sequences, calibration_sequence_length: size of the
         calibration set.
+      page_tokens: tokens in a page of the cache: 16, 32, 64 or 128.
       batch_size: sequences that run at once; 0 picks.
       model_name: id the calibration is stored under; empty means the folder's.
       endpoint, worker_endpoint: running services; without `endpoint` both are
@@ -61,6 +62,7 @@ class EvaluateOptions:
     context_tokens: int = 4096
     calibration_sequences: int = 16
     calibration_sequence_length: int = 512
+    page_tokens: int = 32
     batch_size: int = 0
     model_name: str = ""
     endpoint: str = ""
