@@ -15,8 +15,8 @@ from transformers import DynamicCache
 
 from ratequant.__main__ import main
 from ratequant.cache import RateQuantCache
-from ratequant.evaluate import Bundle, EvaluateOptions
-from ratequant.evaluate.configurations import configurations
+from ratequant.evaluate import Bundle, EvaluateOptions, evaluate
+from ratequant.evaluate.configurations import Configuration, configurations
 from ratequant.evaluate.paired import BLOCK_TOKENS, paired_difference
 from ratequant.evaluate.perplexity import streaming_losses
 from ratequant.evaluate.status import Status
@@ -308,9 +308,50 @@ def test_without_sinks_and_window_everything_is_packed(evaluated, common, tmp_pa
         assert row["bytes_per_token"] < with_window[row["quantizer"]]["bytes_per_token"]
 
 
+def test_bytes_are_those_of_the_page_that_was_asked_for(common, tmp_path):
+    context = 1000
+    words = [
+        *common, "--quantizers", "rtn", "kivi:group_size=8", "--page-tokens", "64", "--effective-bits", "9",
+        "--strategies", "loss-projected", "--context-tokens", context, "--json", tmp_path / "rows.json",
+        "--bundle", tmp_path / "bundle.json",
+    ]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    bundle = Bundle.read(tmp_path / "bundle.json")
+    assert {table.page_tokens for table in bundle.calibration.tables} == {64}
+    for bit_map in bundle.bit_maps.values():
+        cache = RateQuantCache(bit_map)
+        assert cache.format.page_tokens == 64
+        assert cache.sequence_bytes(context) == round(bit_map.bytes_per_token * context)
+
+
+def test_an_evaluation_that_was_cut_short_goes_on_where_it_was(evaluated, common, make_options):
+    class CutShort(dict):
+        def __setitem__(self, key, value):
+            if len(self) == 2:
+                raise KeyboardInterrupt
+            super().__setitem__(key, value)
+
+    options = make_options(
+        quantizers=("rtn", "turboquant:seed=3"), code_bits=(2.5,), tokens=400, seq_len=128, calibration_sequences=4,
+        calibration_sequence_length=64, data_dir=str(common[common.index("--data-dir") + 1]),
+    )  # fmt: skip
+    wanted = [Configuration("rtn", s, "code_bits", 2.5) for s in ("uniform", "k-ceil-v-floor", "loss-projected")]
+    begun = CutShort()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(options, wanted=wanted, known=begun)
+    known = dict(begun)
+    result = evaluate(options, wanted=wanted, known=known)
+    assert len(known) > 2 and all(known[key] is losses for key, losses in begun.items())
+    assert [row["strategy"] for row in result.rows] == ["fp32", *(c.strategy for c in wanted)]
+    whole = {row["bit_map"]: row for row in evaluated[1]}
+    for row in result.rows:
+        assert row["perplexity"] == pytest.approx(whole[row["bit_map"]]["perplexity"], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--page-tokens", "48"], "48 tokens in a page; use 16, 32, 64 or 128"),
         (["--eval-text", "{empty}"], "is empty"),
         (["--calibrate-text", "{empty}"], "is empty"),
         (["--eval-text", "{short}"], "the evaluation text '{short}' can't be used: the text has"),

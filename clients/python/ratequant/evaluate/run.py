@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping, Sequence
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ from ratequant.client import Client
 from ratequant.errors import RateQuantError
 from ratequant.evaluate.bundle import Bundle
 from ratequant.evaluate.calibrating import Provenance, calibrate, find_calibration
-from ratequant.evaluate.configurations import configurations, fetch_maps
+from ratequant.evaluate.configurations import Configuration, configurations, fetch_maps
 from ratequant.evaluate.map_source import MapSource
-from ratequant.evaluate.options import EvaluateOptions
+from ratequant.evaluate.options import BASELINE, EvaluateOptions
 from ratequant.evaluate.perplexity import load_model, streaming_losses
 from ratequant.evaluate.recording import record
 from ratequant.evaluate.rows import FP32_MAP, RowBuilder
@@ -52,7 +53,12 @@ class Evaluation:
 
 
 def evaluate(
-    options: EvaluateOptions, status: Status | None = None, *, tokens: np.ndarray | None = None
+    options: EvaluateOptions,
+    status: Status | None = None,
+    *,
+    tokens: np.ndarray | None = None,
+    wanted: Sequence[Configuration] | None = None,
+    known: MutableMapping[str, np.ndarray] | None = None,
 ) -> Evaluation:
     """Measures the perplexity of a model whose KV cache is packed as bit maps
     say, for every quantizer, budget and strategy.
@@ -65,6 +71,12 @@ def evaluate(
       tokens: token ids to score, int [sequences, seq_len], instead of those of
         `options.eval_text`, whose name the rows still carry; `options.tokens`
         and `options.seq_len` don't count then.
+      wanted: what to measure, instead of everything that the options' budgets,
+        quantizers and strategies make.
+      known: losses of the same model and tokens by what was stored, from an
+        earlier evaluation. They aren't measured again; new ones are added as
+        soon as they are there, so that an evaluation which is cut short can go
+        on where it was.
 
     Raises:
       ValueError: a text or the model can't be used.
@@ -90,9 +102,10 @@ def evaluate(
             client, options.model_name, calibration, options.quantizers,
             options.sinks, options.window, options.context_tokens,
         )  # fmt: skip
-        maps = fetch_maps(source, configurations(options), status.note)
+        maps = fetch_maps(source, configurations(options) if wanted is None else list(wanted), status.note)
         bundle = Bundle(source.full_calibration(), maps.distinct, source.curves())
-    losses = _measure(options, maps.distinct, torch.from_numpy(tokens).long(), status)
+    known = {} if known is None else known
+    losses = _measure(options, maps.distinct, torch.from_numpy(tokens).long(), known, status)
     builder = RowBuilder(options, bundle.calibration, token_digest(tokens), losses)
     rows = [builder.baseline()]
     for configuration, bit_map in maps.maps.items():
@@ -142,15 +155,30 @@ def _measure(
     options: EvaluateOptions,
     bit_maps: dict[str, bit_map_pb2.BitMap],
     tokens: torch.Tensor,
+    known: MutableMapping[str, np.ndarray],
     status: Status,
 ) -> dict[str, np.ndarray]:
     """Losses by map name, and those of fp32 under FP32_MAP. Maps that store
-    the same bytes run once."""
+    the same bytes run once; what is not yet in `known` is put there."""
+    forms = {FP32_MAP: _stored_form(None)} | {name: _stored_form(bit_map) for name, bit_map in bit_maps.items()}
+    missing = {form: bit_maps.get(name) for name, form in forms.items() if form not in known}
+    if missing:
+        _run_all(options, missing, tokens, known, status)
+    return {name: known[form] for name, form in forms.items()}
+
+
+def _run_all(
+    options: EvaluateOptions,
+    bit_maps: dict[str, bit_map_pb2.BitMap | None],
+    tokens: torch.Tensor,
+    losses: MutableMapping[str, np.ndarray],
+    status: Status,
+) -> None:
+    """Puts the losses of bit maps (None is fp32) into `losses`, by their keys."""
     status.phase("loading the model")
     model = load_model(options.model)
     batch_size = options.batch_size or min(_BATCH_SIZE, len(tokens))
-    distinct = {_stored_form(bit_map): bit_map for bit_map in bit_maps.values()}
-    runs = 1 + len(distinct)
+    runs = len(bit_maps)
     status.phase(f"measuring {runs} caches over {tokens.numel():,} tokens", runs * (tokens.numel() - len(tokens)))
 
     def run(bit_map: bit_map_pb2.BitMap | None) -> np.ndarray:
@@ -159,18 +187,20 @@ def _measure(
             raise ValueError(f"the model gives losses that aren't finite with {bit_map.name if bit_map else 'fp32'}")
         return losses
 
-    by_form = {form: run(bit_map) for form, bit_map in ({None: None} | distinct).items()}
+    for form, bit_map in bit_maps.items():
+        losses[form] = run(bit_map)
     status.clear()
-    losses = {name: by_form[_stored_form(bit_map)] for name, bit_map in bit_maps.items()}
-    return losses | {FP32_MAP: by_form[None]}
 
 
 def _cache(model: PreTrainedModel, bit_map: bit_map_pb2.BitMap | None) -> Cache:
     return DynamicCache(config=model.config) if bit_map is None else RateQuantCache(bit_map, model.config)
 
 
-def _stored_form(bit_map: bit_map_pb2.BitMap) -> bytes:
-    """What decides the bytes a cache stores; two queries may meet in it."""
+def _stored_form(bit_map: bit_map_pb2.BitMap | None) -> str:
+    """SHA-256 of what decides the bytes a cache stores, in which two queries may
+    meet; "fp32" for None."""
+    if bit_map is None:
+        return BASELINE
     form = bit_map_pb2.BitMap(
         geometry=bit_map.geometry,
         quantizers=bit_map.quantizers,
@@ -178,7 +208,7 @@ def _stored_form(bit_map: bit_map_pb2.BitMap) -> bytes:
         width=bit_map.width,
         cache=bit_map.cache,
     )
-    return form.SerializeToString(deterministic=True)
+    return hashlib.sha256(form.SerializeToString(deterministic=True)).hexdigest()
 
 
 def check_writable(path: str | os.PathLike) -> None:
