@@ -102,14 +102,17 @@ struct RowParams {
   float zero = 0.0f;
 };
 
-// Parameter `index` of page row `row`.
+// Parameter `index` of page row `row`, in a format that has them row by row.
 __device__ __forceinline__ RowParams LoadRowParams(const SectionFormat& format,
                                                    const uint8_t* section,
                                                    int row, int index) {
-  const auto load = [&](size_t offset) {
+  // ParamLayout::ScaleOffset without its division: a block is one row.
+  const auto load = [&](int offset) {
     return FromHalf(*reinterpret_cast<const uint16_t*>(section + offset));
   };
-  const float scale = load(format.params.ScaleOffset(row, index));
+  const int place = row * static_cast<int>(format.params.scales_stride) +
+                    index * static_cast<int>(sizeof(uint16_t));
+  const float scale = load(place);
   switch (format.kind) {
     case CodeKind::kSymmetricRow:
       return {static_cast<float>(SymmetricStep(format.width)) * scale,
@@ -117,7 +120,8 @@ __device__ __forceinline__ RowParams LoadRowParams(const SectionFormat& format,
     case CodeKind::kCodebookRow:
       return {scale, 0.0f};
     default:
-      return {scale, load(format.params.ZeroOffset(row, index))};
+      return {scale,
+              load(place + static_cast<int>(format.params.zeros_offset))};
   }
 }
 

@@ -50,8 +50,7 @@ struct UnitRows {
   }
   __device__ const uint8_t* PackedRow(int position) const {
     return section + format.codes_offset +
-           position % group.memory.page_tokens *
-               static_cast<int>(format.row_bytes);
+           group.PageRow(position) * static_cast<int>(format.row_bytes);
   }
   __device__ const uint16_t* HalfRow(int position) const {
     return section == nullptr
@@ -71,10 +70,7 @@ class AttentionUnit {
 
   __device__ AttentionUnit(const LayerMemory& memory, float soft_cap,
                            Shared& shared)
-      : head_dim_(memory.head_dim),
-        page_tokens_(memory.page_tokens),
-        soft_cap_(soft_cap),
-        shared_(shared) {}
+      : head_dim_(memory.head_dim), soft_cap_(soft_cap), shared_(shared) {}
 
   // The query row whose scores this lane owns.
   static __device__ int OwnRow() { return Lanes::LaneInRow() / kLanesOfQuery; }
@@ -152,7 +148,6 @@ class AttentionUnit {
                              const float (&owned)[kOwned]);
 
   const int head_dim_;
-  const int page_tokens_;
   const float soft_cap_;
   Shared& shared_;
   int value_width_ = 0;        // 0: sums have no factors
@@ -265,7 +260,7 @@ __device__ void AttentionUnit<Lanes, kRows>::PrepareQueries(
     return;
   }
   const ParamLayout& params = keys.format.params;
-  const int token = first % page_tokens_;
+  const int token = keys.group.PageRow(first);
   float scales[kOctet], zeros[kOctet];
   LoadOctet<DType::kFloat16>(keys.section + params.ScaleOffset(token, channel),
                              scales);
@@ -321,8 +316,8 @@ __device__ void AttentionUnit<Lanes, kRows>::Score(
     }
     float score = dots[k] * unlift;
     if (keys.coded() && kind != CodeKind::kChannel) {
-      const RowParams params =
-          LoadRowParams(keys.format, keys.section, position % page_tokens_, 0);
+      const RowParams params = LoadRowParams(keys.format, keys.section,
+                                             keys.group.PageRow(position), 0);
       score = __fmaf_rn(params.zero, shared_.query_sums[OwnRow()],
                         score * params.scale);
     }
@@ -373,8 +368,8 @@ __device__ void AttentionUnit<Lanes, kRows>::WeighRows(int first, int count,
   for (int k = 0; k < kOwned; ++k) {
     const int token = OwnToken(k);
     if (token >= count) continue;
-    const RowParams params = LoadRowParams(values.format, values.section,
-                                           (first + token) % page_tokens_, 0);
+    const RowParams params = LoadRowParams(
+        values.format, values.section, values.group.PageRow(first + token), 0);
     offset_ = __fmaf_rn(owned[k], params.zero, offset_);
     owned[k] *= params.scale * lift;
   }
@@ -386,17 +381,17 @@ __device__ void AttentionUnit<Lanes, kRows>::Accumulate(
     const uint64_t (&codes)[kBatch], const float (&owned)[kOwned]) {
   const bool groups = values.coded() && value_groups_;
   const int tokens = LaneTokens(count);
+  const int group =
+      groups ? Lanes::FirstChannel(0) / values.format.params.block_channels : 0;
   ForEachToken(first, count, values, codes, shared_.units[1],
                [&](int i, const float(&octet)[kOctet]) {
                  RowParams params{1.0f, 0.0f};
                  if (groups && i < tokens) {
-                   const int token =
-                       (first + i * Lanes::kRowsPerWarp + Lanes::RowSlot()) %
-                       page_tokens_;
-                   params =
-                       LoadRowParams(values.format, values.section, token,
-                                     Lanes::FirstChannel(0) /
-                                         values.format.params.block_channels);
+                   params = LoadRowParams(
+                       values.format, values.section,
+                       values.group.PageRow(first + i * Lanes::kRowsPerWarp +
+                                            Lanes::RowSlot()),
+                       group);
                    params.scale *= kCodeLift;
                  }
 #pragma unroll

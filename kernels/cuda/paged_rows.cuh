@@ -25,6 +25,10 @@ struct PagedGroup {
   __device__ int Packed(int length, int packed_floor) const {
     return PackedEnd(length, memory.window, place.block_tokens, packed_floor);
   }
+  // The row of its page that a position is; pages are powers of two.
+  __device__ int PageRow(int position) const {
+    return position & (memory.page_tokens - 1);
+  }
   __device__ uint8_t* Section(int position) const {
     return memory.Section(slot, place, position);
   }
