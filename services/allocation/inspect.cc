@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "ratequant/v1/allocation_service.pb.h"
 #include "ratequant/v1/bit_map.pb.h"
 #include "ratequant/v1/calibration.pb.h"
 #include "ratequant/v1/evaluation.pb.h"
@@ -25,7 +26,9 @@ bool IsSound(Table table, absl::string_view key, absl::string_view value) {
   BitMapRow row;
   switch (table) {
     case Table::kCalibrations:
-      return Parses<v1::Calibration>(value);
+      return absl::StartsWith(key, kPolicyPrefix)
+                 ? Parses<v1::NamedPolicy>(value)
+                 : Parses<v1::Calibration>(value);
     case Table::kModels:
       return Parses<v1::Model>(value);
     case Table::kBitMaps:

@@ -1,5 +1,6 @@
 #include <sys/mount.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -7,15 +8,20 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
+#include "ratequant/v1/admin_service.grpc.pb.h"
 #include "ratequant/v1/allocation_service.grpc.pb.h"
+#include "services/allocation/store/rocksdb_store.h"
 #include "services/common/status.h"
 #include "tests/services/allocation/allocator_process.h"
 #include "tests/services/allocation/calibration_generator.h"
@@ -41,10 +47,14 @@ class ProcessTest : public ::testing::Test {
   }
 
   // Starts one that is meant to work.
-  void Start(const std::string& data) {
+  void Start(const std::string& data,
+             const std::vector<std::string>& more = {}) {
     std::filesystem::remove(folder_.File("port"));
-    process_ = Run({"--data-dir", data, "--address", "127.0.0.1:0",
-                    "--port-file", folder_.File("port")});
+    std::vector<std::string> arguments = {"--data-dir",  data,
+                                          "--address",   "127.0.0.1:0",
+                                          "--port-file", folder_.File("port")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    process_ = Run(arguments);
     address_ = process_->WaitForAddress(folder_.File("port"));
     ASSERT_FALSE(address_.empty()) << process_->Log();
     auto channel =
@@ -74,6 +84,19 @@ class ProcessTest : public ::testing::Test {
     v1::Calibration response;
     const grpc::Status status =
         registry_->GetCalibration(&context, request, &response);
+    if (!status.ok()) return FromGrpcStatus(status);
+    return response;
+  }
+
+  absl::StatusOr<v1::GetBitMapResponse> GetBitMap(double effective_bits) {
+    v1::GetBitMapRequest request;
+    request.set_model("models/m");
+    request.mutable_budget()->set_effective_bits(effective_bits);
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + 60s);
+    v1::GetBitMapResponse response;
+    const grpc::Status status =
+        allocation_->GetBitMap(&context, request, &response);
     if (!status.ok()) return FromGrpcStatus(status);
     return response;
   }
@@ -133,6 +156,127 @@ TEST_F(ProcessTest, WhatWasAcknowledgedSurvivesSigkill) {
     ASSERT_TRUE(got.ok()) << got.status();
     EXPECT_EQ(got->SerializeAsString(), calibration.SerializeAsString());
   }
+}
+
+TEST_F(ProcessTest, SigkillInTheMiddleOfWritesLosesNothingThatWasAcknowledged) {
+  // Four times over the same folder, killed while two writers and a solver are
+  // at work, at another moment each time.
+  std::vector<v1::Calibration> acknowledged;
+  for (uint32_t round = 0; round < 4; ++round) {
+    Start(folder_.File("data"));
+    std::mutex mutex;
+    std::atomic<bool> stop{false};
+    std::atomic<int> count{0};
+    std::vector<std::thread> writers;
+    for (uint32_t writer = 0; writer < 2; ++writer) {
+      writers.emplace_back([&, writer] {
+        for (uint32_t i = 0; !stop; ++i) {
+          const auto created =
+              Create({.seed = round * 10000 + writer * 1000 + i});
+          if (!created.ok()) return;
+          std::lock_guard<std::mutex> lock(mutex);
+          acknowledged.push_back(*created);
+          ++count;
+        }
+      });
+    }
+    writers.emplace_back([&] {
+      for (int i = 0; !stop; ++i) (void)GetBitMap(2.5 + 0.001 * i);
+    });
+    while (count < static_cast<int>(5 + 3 * round)) std::this_thread::yield();
+    process_->Signal(SIGKILL);
+    EXPECT_EQ(process_->Wait(), 128 + SIGKILL);
+    stop = true;
+    for (std::thread& writer : writers) writer.join();
+  }
+  Start(folder_.File("data"));
+  for (const v1::Calibration& calibration : acknowledged) {
+    const auto got = Get(calibration.name());
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(got->SerializeAsString(), calibration.SerializeAsString());
+  }
+  EXPECT_TRUE(GetBitMap(3).ok());
+  process_->Signal(SIGTERM);
+  EXPECT_EQ(process_->Wait(), 0);
+  auto inspect = Run({"inspect", "--data-dir", folder_.File("data")});
+  EXPECT_EQ(inspect->Wait(), 0) << inspect->Log();
+}
+
+TEST_F(ProcessTest, SigtermEndsWatchersPolitelyAndAtOnce) {
+  Start(folder_.File("data"));
+  ASSERT_TRUE(Create({}).ok());
+  v1::GetBitMapRequest request;
+  request.set_model("models/m");
+  request.mutable_budget()->set_effective_bits(3);
+  grpc::ClientContext context;
+  const auto stream = allocation_->WatchBitMap(&context, request);
+  v1::GetBitMapResponse answer;
+  ASSERT_TRUE(stream->Read(&answer));
+  const auto start = std::chrono::steady_clock::now();
+  process_->Signal(SIGTERM);
+  EXPECT_FALSE(stream->Read(&answer));
+  EXPECT_EQ(ErrorReason(FromGrpcStatus(stream->Finish())), "SERVER_STOPPING");
+  EXPECT_EQ(process_->Wait(), 0);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 8s);
+}
+
+TEST_F(ProcessTest, InspectShowsAFolderInUseAndNamesWhatIsDamaged) {
+  Start(folder_.File("data"));
+  const auto created = Create({});
+  ASSERT_TRUE(created.ok());
+  ASSERT_TRUE(GetBitMap(3).ok());
+  const auto inspect = [&](const std::string& folder) {
+    auto process = Run({"inspect", "--data-dir", folder});
+    const int code = process->Wait();
+    return std::make_pair(code, process->Log());
+  };
+  auto [code, text] = inspect(folder_.File("data"));
+  EXPECT_EQ(code, 0) << text;
+  EXPECT_THAT(text, HasSubstr("calibrations"));
+  EXPECT_THAT(text, HasSubstr("m  1 calibrations, newest " + created->name()));
+  process_->Signal(SIGTERM);
+  process_->Wait();
+  {
+    auto store = RocksDbStore::Open(folder_.File("data"));
+    ASSERT_TRUE(store.ok()) << store.status();
+    ASSERT_TRUE((*store)
+                    ->Write({{Table::kBitMaps, "m/c/q", "\xff\xff"}},
+                            Durability::kSynced)
+                    .ok());
+  }
+  std::tie(code, text) = inspect(folder_.File("data"));
+  EXPECT_EQ(code, 1) << text;
+  EXPECT_THAT(text, HasSubstr("damaged: bit_maps m/c/q"));
+  std::tie(code, text) = inspect(folder_.File("nowhere"));
+  EXPECT_EQ(code, 4) << text;
+  EXPECT_THAT(text, HasSubstr(folder_.File("nowhere")));
+}
+
+TEST_F(ProcessTest, ABackupIsRestoredAndServed) {
+  Start(folder_.File("data"), {"--backup-dir", folder_.File("backups")});
+  const auto created = Create({});
+  ASSERT_TRUE(created.ok());
+  v1::CreateBackupRequest request;
+  request.set_backup("monday");
+  grpc::ClientContext context;
+  v1::Backup backup;
+  const grpc::Status made =
+      v1::AdminService::NewStub(
+          grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()))
+          ->CreateBackup(&context, request, &backup);
+  ASSERT_TRUE(made.ok()) << made.error_message();
+  auto restore = Run({"restore", "--backup", backup.folder(), "--data-dir",
+                      folder_.File("restored")});
+  EXPECT_EQ(restore->Wait(), 0) << restore->Log();
+  auto again = Run({"restore", "--backup", backup.folder(), "--data-dir",
+                    folder_.File("restored")});
+  EXPECT_EQ(again->Wait(), 4);
+  EXPECT_THAT(again->Log(), HasSubstr("isn't empty"));
+  process_->Signal(SIGKILL);
+  process_->Wait();
+  Start(folder_.File("restored"));
+  EXPECT_EQ(Get(created->name())->SerializeAsString(),
+            created->SerializeAsString());
 }
 
 TEST_F(ProcessTest, ASecondProcessOnTheSameDataFolderIsRefused) {
