@@ -11,6 +11,7 @@
 #include "kernels/cuda/encode.h"
 #include "tests/gpu/bench_util.h"
 #include "tests/gpu/paged_bench.h"
+#include "tests/gpu/sweep_bench.h"
 
 namespace ratequant::kv::cuda {
 namespace {
@@ -144,5 +145,6 @@ int main() {
   }
   ratequant::kv::cuda::BenchSections();
   ratequant::kv::cuda::BenchPaged();
+  ratequant::kv::cuda::BenchSweep();
   return 0;
 }

@@ -13,6 +13,7 @@
 #include "tests/kernels/cuda/paged_case.h"
 #include "tests/kernels/cuda/scalar_oracle.h"
 #include "tests/kernels/cuda/section_batch.h"
+#include "tests/kernels/sweep/sweep_check.h"
 
 namespace ratequant::kv::cuda {
 namespace {
@@ -46,6 +47,10 @@ int Main(Coverage coverage) {
   }
   totals.Count("paged faults", CheckPagedFaults());
   totals.Count("page edits", CheckEdits());
+  for (const SweepCase& sweep_case : SweepCases()) {
+    totals.Count("sweep " + sweep_case.name, CheckSweep(sweep_case));
+  }
+  totals.Count("sweep faults", CheckSweepFaults());
   std::printf("%d passed, %d failed\n", totals.passed, totals.failed);
   return totals.failed == 0 && totals.passed > 0 ? 0 : 1;
 }
