@@ -15,8 +15,20 @@ constexpr int kBarCells = 30;
 constexpr absl::Duration kPlainEvery = absl::Seconds(10);
 constexpr const char* kEighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
 
-std::string PhaseText(CalibrateProgress::Phase phase) {
-  switch (phase) {
+std::string PlaceText(const CalibrateProgress& progress) {
+  std::string text =
+      absl::StrCat("queued at place ", progress.queue_position());
+  if (progress.has_expected_wait()) {
+    absl::StrAppend(&text, ", its turn in about ",
+                    FormatTimeSpan(ToDuration(progress.expected_wait())));
+  }
+  return text;
+}
+
+std::string PhaseText(const CalibrateProgress& progress) {
+  switch (progress.phase()) {
+    case CalibrateProgress::QUEUED:
+      return PlaceText(progress);
     case CalibrateProgress::LOADING:
       return "loading the model";
     case CalibrateProgress::CAPTURING:
@@ -94,7 +106,7 @@ std::optional<double> ProgressView::Rate(
 }
 
 std::string ProgressView::LiveLine(const CalibrateProgress& progress) const {
-  std::string phase = PhaseText(progress.phase());
+  std::string phase = PhaseText(progress);
   if (progress.phase() != CalibrateProgress::CAPTURING ||
       progress.tokens_total() == 0) {
     return absl::StrCat(phase, "  ",
@@ -118,7 +130,7 @@ std::string ProgressView::LiveLine(const CalibrateProgress& progress) const {
 }
 
 std::string ProgressView::PlainLine(const CalibrateProgress& progress) const {
-  std::string line = PhaseText(progress.phase());
+  std::string line = PhaseText(progress);
   if (progress.phase() == CalibrateProgress::CAPTURING &&
       progress.tokens_total() != 0) {
     absl::StrAppend(&line, ": ", PercentText(progress), ", ",

@@ -1,7 +1,9 @@
 #ifndef RATEQUANT_SERVICES_CALIBRATION_CALIBRATE_CALL_H_
 #define RATEQUANT_SERVICES_CALIBRATION_CALIBRATE_CALL_H_
 
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -28,6 +30,37 @@ class CalibrateCall {
   void Cancel(const absl::Status& why) {
     token_->Cancel(why);
     chunks_.Wake();
+    CallCancelled();
+  }
+
+  // Cancel, for a call whose work hasn't begun.
+  void CancelWaiting(const absl::Status& why) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (begun_) return;
+    }
+    Cancel(why);
+  }
+
+  // `cancelled` is called once, when the call is cancelled or if it was
+  // already. For calls whose work hasn't begun.
+  void OnCancel(std::function<void()> cancelled) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      cancelled_ = std::move(cancelled);
+    }
+    if (!token_->status().ok()) CallCancelled();
+  }
+
+  // The call's work begins: its place in the queue is of no interest any more.
+  void Begin() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    begun_ = true;
+    cancelled_ = nullptr;
+  }
+  void OfferPlace(const v1::CalibrateProgress& progress) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!begun_) stream_.Offer(progress);
   }
 
   // Ends the call with an error, or with `done` as its last message.
@@ -41,9 +74,21 @@ class CalibrateCall {
   ChunkQueue& chunks() { return chunks_; }
 
  private:
+  void CallCancelled() {
+    std::function<void()> cancelled;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      cancelled = std::exchange(cancelled_, nullptr);
+    }
+    if (cancelled != nullptr) cancelled();
+  }
+
   const std::shared_ptr<CancelToken> token_;
   ProgressStream stream_;
   ChunkQueue chunks_;  // CalibrateStream only
+  std::mutex mutex_;   // guards what follows
+  bool begun_ = false;
+  std::function<void()> cancelled_;
 };
 
 // gRPC's side of a call: turns its events into calls of CalibrateCall. Owned by

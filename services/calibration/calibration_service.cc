@@ -23,12 +23,6 @@ absl::Status ShuttingDown() {
                    "the worker is shutting down; try again");
 }
 
-absl::Status Busy() {
-  return MakeError(absl::StatusCode::kResourceExhausted, "WORKER_BUSY",
-                   "the worker is calibrating already and does one calibration "
-                   "at a time; try again later");
-}
-
 bool IsBlank(const std::string& text) {
   return absl::StripAsciiWhitespace(text).empty();
 }
@@ -48,6 +42,24 @@ ChunkReader MakeReader(CalibrateCall& call, absl::Duration patience) {
     if (silent) return StreamSilent(chunk.status());
     return chunk;
   };
+}
+
+// A client's address without its port.
+std::string ClientOf(const grpc::CallbackServerContext& context) {
+  const std::string peer = context.peer();
+  return peer.substr(0, peer.rfind(':'));
+}
+
+v1::CalibrateProgress QueuedProgress(const JobQueue::Place& place,
+                                     absl::Duration elapsed) {
+  v1::CalibrateProgress progress;
+  progress.set_phase(v1::CalibrateProgress::QUEUED);
+  progress.set_queue_position(static_cast<uint32_t>(place.position));
+  SetDuration(elapsed, progress.mutable_elapsed());
+  if (place.wait.has_value()) {
+    SetDuration(*place.wait, progress.mutable_expected_wait());
+  }
+  return progress;
 }
 
 // Every error a client may get has a reason.
@@ -80,14 +92,16 @@ void Log(const absl::StatusOr<v1::CalibrateProgress>& outcome) {
 CalibrationService::CalibrationService(ModelRoot model_root,
                                        EngineOptions engine,
                                        const SweepExecution& execution,
+                                       const JobQueue::Options& queue,
                                        Publisher& publisher)
     : model_root_(std::move(model_root)),
       engine_(std::move(engine)),
       execution_(execution),
-      publisher_(publisher) {}
+      publisher_(publisher),
+      queue_(queue) {}
 
 grpc::ServerWriteReactor<v1::CalibrateProgress>*
-CalibrationService::CalibrateModel(grpc::CallbackServerContext* /*context*/,
+CalibrationService::CalibrateModel(grpc::CallbackServerContext* context,
                                    const v1::CalibrateModelRequest* request) {
   auto token = CancelToken::Create();
   auto* reactor = new ModelReactor(token.ok() ? *token : nullptr);
@@ -101,36 +115,65 @@ CalibrationService::CalibrateModel(grpc::CallbackServerContext* /*context*/,
     return call->End(FieldError("TEXT_EMPTY", "text", "has no text")), reactor;
   }
   // gRPC keeps the request until the call has ended, which is after the work.
-  Run(call, [this, call = call.get(), request, plan = *std::move(plan),
-             path = *std::move(path)]() {
-    return CalibrateFromEngine(plan, path, request->text(), *call);
-  });
+  Run(context, call,
+      [this, call = call.get(), request, plan = *std::move(plan),
+       path = *std::move(path)]() {
+        return CalibrateFromEngine(plan, path, request->text(), *call);
+      });
   return reactor;
 }
 
 grpc::ServerBidiReactor<v1::CalibrateChunk, v1::CalibrateProgress>*
-CalibrationService::CalibrateStream(grpc::CallbackServerContext* /*context*/) {
+CalibrationService::CalibrateStream(grpc::CallbackServerContext* context) {
   auto token = CancelToken::Create();
   auto* reactor = new StreamReactor(token.ok() ? *token : nullptr);
   const std::shared_ptr<CalibrateCall> call = reactor->call();
   if (!token.ok()) return call->End(WithReason(token.status())), reactor;
   reactor->Start();
-  Run(call, [this, call = call.get()]() { return CalibrateFromStream(*call); });
+  Run(context, call,
+      [this, call = call.get()]() { return CalibrateFromStream(*call); });
   return reactor;
 }
 
-void CalibrationService::Run(const std::shared_ptr<CalibrateCall>& call,
+void CalibrationService::Run(grpc::CallbackServerContext* context,
+                             const std::shared_ptr<CalibrateCall>& call,
                              Job job) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (stopped_) return call->End(ShuttingDown());
-  const bool started = executor_.TryRun([call, job = std::move(job)]() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (stopped_) return lock.unlock(), call->End(ShuttingDown());
+  const absl::Time begin = absl::Now();
+  JobQueue::Job queued;
+  queued.client = ClientOf(*context);
+  queued.run = [call, job = std::move(job)]() {
+    call->Begin();
     Outcome outcome = job();
     if (!outcome.ok()) outcome = WithReason(outcome.status());
     Log(outcome);
     return [call, outcome = std::move(outcome)]() { call->End(outcome); };
+  };
+  queued.moved = [call, begin](const JobQueue::Place& place) {
+    call->OfferPlace(QueuedProgress(place, absl::Now() - begin));
+  };
+  const uint64_t number = queue_.Add(std::move(queued));
+  if (number == 0) return lock.unlock(), call->End(Busy());
+  std::erase_if(calls_, [](const auto& known) { return known.expired(); });
+  calls_.push_back(call);
+  lock.unlock();
+  // Weak: the call keeps what it is given here.
+  call->OnCancel([this, number, weak = std::weak_ptr<CalibrateCall>(call)]() {
+    const auto waiting = weak.lock();
+    if (waiting != nullptr && queue_.Remove(number)) {
+      waiting->End(waiting->cancel().status());
+    }
   });
-  if (!started) return call->End(Busy());
-  running_ = call;
+}
+
+absl::Status CalibrationService::Busy() const {
+  const absl::Duration wait = queue_.ExpectedWait().value_or(absl::Seconds(30));
+  return WithRetryDelay(
+      MakeError(absl::StatusCode::kResourceExhausted, "WORKER_BUSY",
+                "as many calibrations wait as the worker lets wait; try again "
+                "later"),
+      wait);
 }
 
 CalibrationService::Outcome CalibrationService::CalibrateFromEngine(
@@ -176,16 +219,21 @@ CalibrationService::Outcome CalibrationService::Calibrate(
   return done;
 }
 
-void CalibrationService::Stop() {
-  std::shared_ptr<CalibrateCall> running;
+void CalibrationService::Stop(absl::Duration grace) {
+  std::vector<std::shared_ptr<CalibrateCall>> calls;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stopped_ = true;
-    running = running_.lock();
+    for (const auto& known : calls_) {
+      if (auto call = known.lock()) calls.push_back(std::move(call));
+    }
   }
-  if (running != nullptr) running->Cancel(ShuttingDown());
-  running.reset();
-  executor_.WaitIdle();
+  for (const auto& call : calls) call->CancelWaiting(ShuttingDown());
+  if (!queue_.WaitIdle(absl::Now() + grace)) {
+    for (const auto& call : calls) call->Cancel(ShuttingDown());
+  }
+  calls.clear();
+  queue_.WaitIdle(absl::InfiniteFuture());
 }
 
 }  // namespace ratequant::calibration

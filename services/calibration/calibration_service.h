@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <mutex>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -11,15 +13,17 @@
 #include "services/calibration/calibration_run.h"
 #include "services/calibration/capture_source.h"
 #include "services/calibration/engine_source.h"
-#include "services/calibration/executor.h"
+#include "services/calibration/job_queue.h"
 #include "services/calibration/model_path.h"
 #include "services/calibration/plan.h"
 #include "services/calibration/publisher.h"
 
 namespace ratequant::calibration {
 
-// The RPCs of ratequant.v1.CalibrationService. One calibration runs at a time;
-// another call gets RESOURCE_EXHAUSTED WORKER_BUSY.
+// The RPCs of ratequant.v1.CalibrationService. A few calibrations run at a
+// time, some more wait for their turn, and what comes then gets
+// RESOURCE_EXHAUSTED WORKER_BUSY with a time to try again. Clients are told
+// apart by their address.
 class CalibrationService final
     : public v1::CalibrationService::CallbackService {
  public:
@@ -28,7 +32,7 @@ class CalibrationService final
   // an engine.
   CalibrationService(ModelRoot model_root, EngineOptions engine,
                      const SweepExecution& execution,
-                     Publisher& publisher);
+                     const JobQueue::Options& queue, Publisher& publisher);
 
   grpc::ServerWriteReactor<v1::CalibrateProgress>* CalibrateModel(
       grpc::CallbackServerContext* context,
@@ -37,16 +41,19 @@ class CalibrationService final
   grpc::ServerBidiReactor<v1::CalibrateChunk, v1::CalibrateProgress>*
   CalibrateStream(grpc::CallbackServerContext* context) override;
 
-  // Answers UNAVAILABLE WORKER_SHUTTING_DOWN from now on, also to the call that
-  // runs, and returns when that has ended. A calibration that is measured and
-  // waits for the allocator is spooled and answered.
-  void Stop();
+  // Answers UNAVAILABLE WORKER_SHUTTING_DOWN from now on, also to calls that
+  // wait. Those that run may finish within `grace`, and get the same answer
+  // then. Returns when none runs. A calibration that is measured and waits for
+  // the allocator is spooled and answered.
+  void Stop(absl::Duration grace);
 
  private:
   using Outcome = absl::StatusOr<v1::CalibrateProgress>;
   using Job = std::function<Outcome()>;
 
-  void Run(const std::shared_ptr<CalibrateCall>& call, Job job);
+  void Run(grpc::CallbackServerContext* context,
+           const std::shared_ptr<CalibrateCall>& call, Job job);
+  absl::Status Busy() const;
   Outcome CalibrateFromEngine(const CalibrationPlan& plan,
                               const std::string& model_path,
                               const std::string& text, CalibrateCall& call);
@@ -59,9 +66,9 @@ class CalibrationService final
   const SweepExecution execution_;
   Publisher& publisher_;
   std::mutex mutex_;
-  std::weak_ptr<CalibrateCall> running_;
+  std::vector<std::weak_ptr<CalibrateCall>> calls_;  // that may not have ended
   bool stopped_ = false;
-  Executor executor_;  // last: its thread uses the others
+  JobQueue queue_;  // last: its threads use the others
 };
 
 }  // namespace ratequant::calibration

@@ -1,6 +1,5 @@
 // ratequant-worker: serves ratequant.v1.CalibrationService.
 
-#include <chrono>
 #include <iostream>
 #include <string>
 
@@ -23,7 +22,8 @@ Examples:
   ratequant-worker --model-root . --no-publish --spool-dir spool \
       --address 127.0.0.1:0 --port-file port
 
-SIGTERM and SIGINT end the calibration that runs with an error and stop.
+SIGTERM and SIGINT refuse new calibrations, let those that run finish for
+--shutdown-grace and stop. What is measured by then is never lost.
 
 Exit codes:
   0  stopped by a signal
@@ -32,7 +32,6 @@ Exit codes:
   3  the address can't be listened on, for example because it is in use
   4  the spool folder can't be used, for example by two workers)";
 
-constexpr std::chrono::seconds kShutdownGrace(5);
 // Text of 64 MiB and what is around it.
 constexpr int kMaxMessageBytes = 68 << 20;
 
@@ -43,6 +42,7 @@ struct Flags {
   std::string engine = "python3 -m ratequant.capture.engine";
   double engine_timeout = 120;
   double engine_stall_timeout = 1800;
+  double shutdown_grace = 25;
   bool no_publish = false;
 };
 
@@ -76,6 +76,19 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Longest time an engine may send nothing but heartbeats")
       ->type_name("SECONDS")
       ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
+  app.add_option("--max-concurrent", flags.worker.queue.max_concurrent,
+                 "Calibrations that run at the same time")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  app.add_option("--max-waiting", flags.worker.queue.max_waiting,
+                 "Calibrations that may wait for their turn")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  app.add_option("--shutdown-grace", flags.shutdown_grace,
+                 "How long calibrations may go on after SIGTERM")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0.0, 86400.0))
       ->capture_default_str();
   app.add_option("--device", flags.device,
                  "What the distortion sweep runs on: cpu, cuda or cuda:N")
@@ -141,6 +154,6 @@ int main(int argc, char** argv) {
   spdlog::info("serving on {}", (*worker)->address());
   signal.Wait();
   spdlog::info("shutting down");
-  (*worker)->Shutdown(kShutdownGrace);
+  (*worker)->Shutdown(absl::Seconds(flags.shutdown_grace));
   return ratequant::kExitOk;
 }

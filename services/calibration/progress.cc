@@ -3,14 +3,11 @@
 #include <utility>
 
 namespace ratequant::calibration {
-namespace {
 
 void SetDuration(absl::Duration value, google::protobuf::Duration* out) {
   out->set_seconds(absl::IDivDuration(value, absl::Seconds(1), &value));
   out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(value)));
 }
-
-}  // namespace
 
 Progress::Progress(Clock clock, std::function<void()> changed)
     : clock_(std::move(clock)),

@@ -10,6 +10,8 @@
 
 namespace ratequant::calibration {
 
+void SetDuration(absl::Duration value, google::protobuf::Duration* out);
+
 // Where a calibration stands. Thread-safe: the work writes, the call reads.
 class Progress {
  public:

@@ -29,7 +29,8 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(
   worker->publisher_ = *std::move(publisher);
   worker->service_ = std::make_unique<CalibrationService>(
       *std::move(root), options.engine,
-      SweepExecution{options.device, options.threads}, *worker->publisher_);
+      SweepExecution{options.device, options.threads}, options.queue,
+      *worker->publisher_);
   auto server = Server::Start(
       options.server,
       {{worker->service_.get(), v1::CalibrationService::service_full_name()}});
@@ -38,11 +39,18 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(
   return worker;
 }
 
-Worker::~Worker() { Shutdown(std::chrono::milliseconds(0)); }
+namespace {
 
-void Worker::Shutdown(std::chrono::milliseconds grace) {
-  if (service_ != nullptr) service_->Stop();
-  if (server_ != nullptr) server_->Shutdown(grace);
+constexpr std::chrono::seconds kReadAnswers(5);
+
+}  // namespace
+
+Worker::~Worker() { Shutdown(absl::ZeroDuration()); }
+
+void Worker::Shutdown(absl::Duration grace) {
+  if (server_ != nullptr) server_->SetServing(false);
+  if (service_ != nullptr) service_->Stop(grace);
+  if (server_ != nullptr) server_->Shutdown(kReadAnswers);
 }
 
 }  // namespace ratequant::calibration

@@ -21,6 +21,7 @@ struct WorkerOptions {
   EngineOptions engine;
   kv::Device device;  // of the sweep
   int threads = 0;    // of the sweep on the CPU; 0: one per core
+  JobQueue::Options queue;
   absl::Duration publish_deadline = absl::Seconds(10);  // of one attempt
   PublisherOptions publisher;
 };
@@ -39,9 +40,10 @@ class Worker {
 
   const std::string& address() const { return server_->address(); }
 
-  // Ends the calibration that runs with UNAVAILABLE and stops the server.
-  // Clients have `grace` to read their answers. May be called again.
-  void Shutdown(std::chrono::milliseconds grace);
+  // Lets calibrations that run finish for `grace`, ends them with UNAVAILABLE
+  // then and those that wait at once, and stops the server. Clients have some
+  // seconds to read their answers. May be called again.
+  void Shutdown(absl::Duration grace);
 
  private:
   Worker() = default;

@@ -50,6 +50,21 @@ TEST(BarTest, NeverLeavesItsColumns) {
   EXPECT_EQ(RenderBar(7, 3, {}), "###");
 }
 
+TEST(ProgressViewTest, AQueuedCallSaysWhereItStands) {
+  std::ostringstream out;
+  ProgressView view(&out, {}, /*live=*/false);
+  CalibrateProgress queued = Phase(CalibrateProgress::QUEUED, 2);
+  queued.set_queue_position(3);
+  view.Update(queued);
+  queued.mutable_elapsed()->set_seconds(20);
+  queued.set_queue_position(1);
+  queued.mutable_expected_wait()->set_seconds(90);
+  view.Update(queued);
+  EXPECT_EQ(out.str(),
+            "queued at place 3, 2 s\n"
+            "queued at place 1, its turn in about 1 min 30 s, 20 s\n");
+}
+
 TEST(ProgressViewTest, ALiveLineIsRedrawnAndTakenDown) {
   std::ostringstream out;
   {

@@ -106,6 +106,7 @@ class WorkerProcessTest : public testing::Test {
 
   void StartHangingCall(HangingCall& call) {
     auto command = WorkerCommand("hang@middle");
+    command.insert(command.end(), {"--shutdown-grace", "0.5"});
     command.push_back("--no-publish");
     call.worker = StartProgram(command);
     call.stub = ConnectTo(AddressIn("worker.port"));

@@ -121,6 +121,7 @@ TEST_F(WorkerStreamTest, SaysThatTheSpoolIsFullWhenTheAllocatorIsDown) {
 }
 
 TEST_F(WorkerStreamTest, AClientThatVanishesFreesTheWorker) {
+  options_.queue.max_waiting = 0;
   Start();
   const auto folder =
       std::filesystem::read_symlink("/proc/self/exe").parent_path();
