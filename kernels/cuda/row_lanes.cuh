@@ -95,11 +95,11 @@ __device__ __forceinline__ void HadamardRows(typename Lanes::Values& values) {
     }
 #pragma unroll
     for (int step = 1; step < Lanes::kLanes; step *= 2) {
-      const bool upper = (Lanes::Lane() & step) != 0;
+      // The product with +-1 is exact, so that fusing it changes nothing.
+      const float sign = (Lanes::Lane() & step) != 0 ? -1.0f : 1.0f;
 #pragma unroll
       for (int i = 0; i < kOctet; ++i) {
-        const float other = ShuffleXor(v[i], step);
-        v[i] = upper ? other - v[i] : v[i] + other;
+        v[i] = __fmaf_rn(v[i], sign, ShuffleXor(v[i], step));
       }
     }
   }

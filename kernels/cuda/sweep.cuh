@@ -49,7 +49,8 @@ struct alignas(16) SweepShared {
   alignas(16) float scale[kMaxCodeWidth][Lanes::kMaxDim];
   alignas(16) float reciprocal[kMaxCodeWidth][Lanes::kMaxDim];
   sweep::ValueRange columns[Lanes::kMaxDim];
-  WarpErrors errors[kMaxSweepWarps<Lanes>][kMaxCodeWidth];
+  // Of e^2, (y e)^2 and projections.
+  float errors[kMaxSweepWarps<Lanes>][kMaxCodeWidth][SweepSums::kPerPair];
   float largest[kMaxSweepWarps<Lanes>];
   // The block's values and gradients come after it, if they are staged.
 };
@@ -76,9 +77,8 @@ __device__ __forceinline__ float LoadElementOf(DType dtype, const void* data,
 template <class Lanes>
 class SweepTile {
  public:
-  __device__ SweepTile(const SweepBatch& batch, SweepShared<Lanes>& shared)
+  explicit __device__ SweepTile(const SweepBatch& batch)
       : batch_(batch),
-        shared_(shared),
         warps_(static_cast<int>(blockDim.x) / kWarpLanes),
         element_(batch.dtype == DType::kFloat32 ? 4 : 2),
         skip_(max(0, min(batch.sink_tokens - static_cast<int>(blockIdx.x) %
@@ -126,8 +126,12 @@ class SweepTile {
   // 3 * w + k < 3 * count gets the k-th sum of width w.
   __device__ double AddWarps(const WarpErrors& mine, int count);
 
+  // Not a member: a compiler that sees where it is reads it as what it is.
+  static __device__ __forceinline__ SweepShared<Lanes>& Shared() {
+    return SharedAs<SweepShared<Lanes>>();
+  }
+
   const SweepBatch& batch_;
-  SweepShared<Lanes>& shared_;
   const int warps_;
   const int element_;  // bytes
   const int skip_;     // sinks at the block's start
@@ -145,7 +149,7 @@ __device__ void SweepTile<Lanes>::Load() {
   x_ = static_cast<const char*>(batch_.values) + offset;
   y_ = static_cast<const char*>(batch_.gradients) + offset;
   if (batch_.staged) {
-    uint4* const stage = reinterpret_cast<uint4*>(&shared_ + 1);
+    uint4* const stage = reinterpret_cast<uint4*>(&Shared() + 1);
     const int vectors = bytes / 16;
     for (int i = threadIdx.x; i < vectors; i += blockDim.x) {
       stage[i] = reinterpret_cast<const uint4*>(x_)[i];
@@ -156,8 +160,8 @@ __device__ void SweepTile<Lanes>::Load() {
   }
   if (batch_.codebooks != nullptr) {
     for (int i = threadIdx.x; i < SweepCodebooks::kEntries; i += blockDim.x) {
-      shared_.codebooks.thresholds[i] = batch_.codebooks->thresholds[i];
-      shared_.codebooks.units[i] = batch_.codebooks->units[i];
+      Shared().codebooks.thresholds[i] = batch_.codebooks->thresholds[i];
+      Shared().codebooks.units[i] = batch_.codebooks->units[i];
     }
   }
   __syncthreads();
@@ -188,11 +192,11 @@ __device__ float SweepTile<Lanes>::CheckElements() const {
   for (int step = 1; step < kWarpLanes; step *= 2) {
     largest = fmaxf(largest, ShuffleXor(largest, step));
   }
-  if (Lanes::Lane() == 0) shared_.largest[Lanes::Warp()] = largest;
+  if (Lanes::Lane() == 0) Shared().largest[Lanes::Warp()] = largest;
   const bool any = __syncthreads_or(nonzero) != 0;
   if (any && threadIdx.x == 0) atomicOr(&batch_.report->has_nonzero, 1ull);
   for (int warp = 0; warp < warps_; ++warp) {
-    largest = fmaxf(largest, shared_.largest[warp]);
+    largest = fmaxf(largest, Shared().largest[warp]);
   }
   return largest;
 }
@@ -250,7 +254,7 @@ __device__ void SweepTile<Lanes>::LoadRow(int row, bool counts,
 template <class Lanes>
 __device__ void SweepTile<Lanes>::MeasureSquares() {
   LaneRow<Lanes> row(0, batch_.tensor, batch_.head_dim, batch_.widths,
-                     shared_.codebooks);
+                     Shared().codebooks);
   for (int base = Lanes::Warp() * Lanes::kRowsPerWarp;
        base < batch_.block_tokens; base += warps_ * Lanes::kRowsPerWarp) {
     const int t = base + Lanes::RowSlot();
@@ -268,7 +272,7 @@ template <class Quantizer>
 [[gnu::noinline]] __device__ void SweepTile<Lanes>::Measure(
     const QuantizerSpec& spec, int q) {
   LaneRow<Lanes> row(spec.seed, batch_.tensor, batch_.head_dim, batch_.widths,
-                     shared_.codebooks);
+                     Shared().codebooks);
   const int group = Quantizer::ColumnTokens(spec, batch_.tensor);
   if (group > 0) {
     for (int first = 0; first < batch_.block_tokens; first += group) {
@@ -307,7 +311,7 @@ __device__ void SweepTile<Lanes>::MeasureColumns(int first, int count,
     RQ_SWEEP_LOOP
     for (int w = 0; w < batch_.widths.count; ++w) {
       row.template MeasureColumns<Grid>(
-          w, {shared_.zero[w], shared_.scale[w], shared_.reciprocal[w]});
+          w, {Shared().zero[w], Shared().scale[w], Shared().reciprocal[w]});
     }
   }
   __syncthreads();  // the next group has other parameters
@@ -322,36 +326,37 @@ __device__ void SweepTile<Lanes>::MakeColumnParams(int start, int end) {
     for (int t = start; t < end; ++t) {
       range = Extend(range, LoadElementOf(batch_.dtype, x_, t * dim + c));
     }
-    shared_.columns[c] = {range.low, range.high};
+    Shared().columns[c] = {range.low, range.high};
   }
   __syncthreads();
   for (int at = threadIdx.x; at < batch_.widths.count * dim; at += blockDim.x) {
     const int w = at / dim, c = at % dim;
     const sweep::GridParams<float> grid =
-        Grid::Make(shared_.columns[c], batch_.widths.bits[w]);
-    shared_.zero[w][c] = grid.zero;
-    shared_.scale[w][c] = grid.scale;
-    shared_.reciprocal[w][c] = grid.reciprocal;
+        Grid::Make(Shared().columns[c], batch_.widths.bits[w]);
+    Shared().zero[w][c] = grid.zero;
+    Shared().scale[w][c] = grid.scale;
+    Shared().reciprocal[w][c] = grid.reciprocal;
   }
 }
 
 template <class Lanes>
 __device__ double SweepTile<Lanes>::AddWarps(const WarpErrors& mine,
                                              int count) {
-  if (Lanes::Lane() < count) {
-    shared_.errors[Lanes::Warp()][Lanes::Lane()] = mine;
+  const int lane_width = Lanes::Lane() % WarpErrors::kHalf;
+  if (lane_width < count) {
+    float(&errors)[SweepSums::kPerPair] =
+        Shared().errors[Lanes::Warp()][lane_width];
+    const bool upper = Lanes::Lane() >= WarpErrors::kHalf;
+    errors[upper ? 1 : 0] = mine.squares;
+    if (upper) errors[2] = mine.projection;
   }
   __syncthreads();
   double sum = 0.0;
   const int w = static_cast<int>(threadIdx.x) / SweepSums::kPerPair;
   const int k = static_cast<int>(threadIdx.x) % SweepSums::kPerPair;
   if (w < count) {
-    for (int warp = 0; warp < warps_; ++warp) {
-      const WarpErrors& errors = shared_.errors[warp][w];
-      sum += k == 0   ? errors.square
-             : k == 1 ? errors.weighted
-                      : errors.projection;
-    }
+    for (int warp = 0; warp < warps_; ++warp)
+      sum += Shared().errors[warp][w][k];
   }
   __syncthreads();  // the next quantizer has other errors
   return sum;
@@ -360,7 +365,7 @@ __device__ double SweepTile<Lanes>::AddWarps(const WarpErrors& mine,
 template <class Lanes>
 __global__ void __launch_bounds__(kMaxSweepWarps<Lanes>* kWarpLanes)
     SweepKernel(const __grid_constant__ SweepBatch batch) {
-  SweepTile<Lanes>(batch, SharedAs<SweepShared<Lanes>>()).Run();
+  SweepTile<Lanes>(batch).Run();
 }
 
 }  // namespace ratequant::kv::cuda

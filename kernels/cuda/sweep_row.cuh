@@ -18,15 +18,16 @@ struct SweepWidths {
   int32_t bits[kMaxCodeWidth] = {};
 };
 
-// What a warp has added up: lane w the sums of width w, over the rows that the
-// warp measured.
+// What a warp has added up over its rows, at lanes w and w + 16 that of width
+// w.
 struct WarpErrors {
-  float square = 0;      // of e^2
-  float weighted = 0;    // of (y e)^2
+  static constexpr int kHalf = kWarpLanes / 2;
+  static_assert(kMaxCodeWidth <= kHalf);
+
+  float squares = 0;     // of e^2; at lane w + 16, of (y e)^2
   float projection = 0;  // of (sum over a row's channels of y e)^2
 
-  // Adds what all lanes hold together to lane w's sums; of a projection's lanes
-  // of one row, the first counts.
+  // Adds what all lanes hold together; of a row's projection, its lanes do.
   template <class Lanes>
   __device__ __forceinline__ void Add(int w, float row_square,
                                       float row_weighted,
@@ -40,14 +41,16 @@ struct WarpErrors {
     for (int step = Lanes::kLanes; step < kWarpLanes; step *= 2) {
       row_projection += ShuffleXor(row_projection, step);
     }
+    // Each half of the warp adds up one of the two.
+    const bool upper = Lanes::Lane() >= kHalf;
+    float row_squares = (upper ? row_weighted : row_square) +
+                        ShuffleXor(upper ? row_square : row_weighted, kHalf);
 #pragma unroll
-    for (int step = 1; step < kWarpLanes; step *= 2) {
-      row_square += ShuffleXor(row_square, step);
-      row_weighted += ShuffleXor(row_weighted, step);
+    for (int step = 1; step < kHalf; step *= 2) {
+      row_squares += ShuffleXor(row_squares, step);
     }
-    if (Lanes::Lane() != w) return;
-    square += row_square;
-    weighted += row_weighted;
+    if (Lanes::Lane() % kHalf != w) return;
+    squares += row_squares;
     projection += row_projection;
   }
 };
@@ -73,7 +76,12 @@ class LaneRow {
         head_dim_(head_dim),
         widths_(widths),
         codebooks_(codebooks),
-        signs_(SignBits<Lanes>::Of(seed)) {}
+        signs_(SignBits<Lanes>::Of(seed)) {
+    const float norm = InverseSqrtOfDim(Lanes::kMaxDim);
+    Each([&](int octet, int i) {
+      back_[octet][i] = signs_.Apply(norm, octet, i);
+    });
+  }
 
   // Begins with the next rows. Those that don't count, and channels that don't
   // exist, are zeros in both.
@@ -178,11 +186,14 @@ class LaneRow {
     const float* const thresholds = codebooks_.thresholds + entries;
     typename Lanes::Codes codes;
     Each([&](int octet, int i) { codes[octet][i] = 0; });
-    for (int step = entries / 2; step > 0; step /= 2) {
+#pragma unroll
+    for (int step = 1 << (kMaxCodeWidth - 1); step > 0; step /= 2) {
+      if (step >= entries) continue;
       Each([&](int octet, int i) {
         int& code = codes[octet][i];
-        const float z = values_[octet][i] * factor;
-        code += thresholds[code + step - 1] < z ? step : 0;
+        if (thresholds[code + step - 1] < values_[octet][i] * factor) {
+          code += step;
+        }
       });
     }
     Each([&](int octet, int i) {
@@ -200,11 +211,12 @@ class LaneRow {
     Each([&](int octet, int i) { decoded_[octet][i] *= scale; });
   }
   __device__ __forceinline__ void MeasureRotated(int w) {
-    RotateRowsBack<Lanes>(signs_, decoded_);
+    HadamardRows<Lanes>(decoded_);
+    Each([&](int octet, int i) { decoded_[octet][i] *= back_[octet][i]; });
     AddErrors(w);
   }
 
-  // Sums of y^2 and x^2, as lane 0's `square` and `weighted`.
+  // Sums of y^2 and x^2, where width 0 has those of e^2 and (y e)^2.
   __device__ __forceinline__ void MeasureSquares() {
     float y2 = 0.0f, x2 = 0.0f;
     Each([&](int octet, int i) {
@@ -264,6 +276,7 @@ class LaneRow {
   const SweepWidths& widths_;
   const SweepCodebooks& codebooks_;
   const SignBits<Lanes> signs_;
+  Values back_;  // what RotateRowsBack multiplies with, norm and sign in one
   bool counts_ = false;
   Values x_, y_;
   Values values_;   // x, or x rotated
