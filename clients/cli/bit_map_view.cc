@@ -133,9 +133,13 @@ std::string CacheText(const v1::CacheConfig& cache) {
   if (cache.window() != 0) {
     kept.push_back(absl::StrCat("newest ", cache.window()));
   }
-  return absl::StrCat(kept.empty() ? "no" : absl::StrJoin(kept, " and "),
-                      " tokens in fp16; bytes counted at ",
-                      FormatCount(cache.context_tokens()), " tokens");
+  return absl::StrCat(
+      kept.empty() ? "no" : absl::StrJoin(kept, " and "),
+      " tokens in fp16; bytes counted at ", FormatCount(cache.context_tokens()),
+      " tokens",
+      cache.page_tokens() == 0
+          ? ""
+          : absl::StrCat(", in pages of ", cache.page_tokens()));
 }
 
 // How many groups got which quantizer and width.

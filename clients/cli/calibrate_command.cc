@@ -29,6 +29,7 @@ struct CalibrateFlags {
   uint32_t sequences = 0;
   uint32_t sequence_length = 0;
   std::optional<uint32_t> sinks;
+  uint32_t page_tokens = 0;
 };
 
 // The model id that a path suggests: its last part.
@@ -54,6 +55,7 @@ absl::StatusOr<v1::CalibrateModelRequest> MakeRequest(
   options.set_sequences(flags.sequences);
   options.set_sequence_length(flags.sequence_length);
   if (flags.sinks.has_value()) options.set_sink_tokens(*flags.sinks);
+  options.set_page_tokens(flags.page_tokens);
   absl::StatusOr<std::string> text = ReadTextFile(flags.text);
   if (!text.ok()) {
     return UsageError(
@@ -148,12 +150,19 @@ void AddCalibrateCommand(CLI::App& app, Session& session) {
       ->check(WholeNumber())
       ->option_text("N");
   verb->add_option("--sequence-length", flags->sequence_length,
-                   "Tokens in a sequence, a multiple of 32 (default 512)")
+                   "Tokens in a sequence, a multiple of 32 and of kivi's "
+                   "group_size (default 512)")
       ->check(WholeNumber())
       ->option_text("TOKENS");
   verb->add_option("--sinks", flags->sinks,
                    "First tokens of a sequence that the cache keeps in fp16 "
                    "(default 4)")
+      ->check(WholeNumber())
+      ->option_text("TOKENS");
+  verb->add_option("--page-tokens", flags->page_tokens,
+                   "Tokens in a page of the cache: 16, 32 (default), 64 or "
+                   "128, a multiple of kivi's group_size. Bytes are counted in "
+                   "such pages, and the bit maps are for them")
       ->check(WholeNumber())
       ->option_text("TOKENS");
   SetHelp(*verb,
@@ -166,8 +175,8 @@ void AddCalibrateCommand(CLI::App& app, Session& session) {
                "ratequant calibrate --model-path SmolLM2-135M-Instruct --text "
                "calibration.txt",
                "ratequant calibrate --model-path /models/qwen3-8b --model "
-               "Qwen/Qwen3-8B \\\n      --text calibration.txt --sequences 32 "
-               "--quantizer kivi:group_size=64 turboquant"}});
+               "Qwen/Qwen3-8B \\\n      --text calibration.txt --page-tokens "
+               "64 --quantizer kivi:group_size=64 turboquant"}});
   verb->callback([flags, &session] {
     session.model = flags->model;
     session.command = [flags, &session] { return Calibrate(*flags, session); };

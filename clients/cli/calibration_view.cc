@@ -36,6 +36,11 @@ std::string CaptureText(const v1::CaptureInfo& capture) {
   return text;
 }
 
+std::string PageText(const v1::Calibration& calibration) {
+  if (calibration.tables().empty()) return "";
+  return absl::StrCat(calibration.tables(0).page_tokens(), " tokens");
+}
+
 std::string NllText(double nll) {
   if (nll == 0) return "";
   return absl::StrCat(FormatSignificant(nll, 4),
@@ -169,6 +174,7 @@ std::string RenderCalibration(const v1::Calibration& calibration,
                    {"stored (UTC)", FormatTimestamp(calibration.create_time())},
                    {"shape", ShapeText(calibration.geometry())},
                    {"captured", CaptureText(capture)},
+                   {"page", PageText(calibration)},
                    {"loss", NllText(capture.mean_nll())},
                    {"model digest", capture.model_digest()},
                    {"software", absl::StrJoin(capture.software(), ", ")},

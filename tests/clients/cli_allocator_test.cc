@@ -166,6 +166,7 @@ TEST_F(AllocatorTest, ACalibrationIsShownByModelIdPrefixAndName) {
       AllOf(HasSubstr("calibration   " + newest_),
             HasSubstr("16 sequences of 512 tokens, the first 4 left out as "
                       "sinks; float32 on cpu\n"),
+            HasSubstr("page          32 tokens\n"),
             HasSubstr("QUANTIZER    1 bit"),
             HasSubstr("turboquant  K     1.50  3.70"),
             HasSubstr("warnings      made up for a test\n")));
@@ -206,7 +207,7 @@ TEST_F(AllocatorTest, ABitMapIsShownWithItsCostGainAndPicture) {
           HasSubstr("% less than uniform ("),
           HasSubstr("policy       allocated, loss-projected"),
           HasSubstr("cache        first 4 and newest 32 tokens in fp16; bytes "
-                    "counted at 4,096 tokens\n"),
+                    "counted at 4,096 tokens, in pages of 32\n"),
           HasSubstr("GROUPS  QUANTIZER"), HasSubstr("\n5  "),
           HasSubstr("rows: layers; columns: KV heads 0-1;")));
   EXPECT_THAT(result.out, Not(HasSubstr("\x1b")));

@@ -116,9 +116,10 @@ TEST_F(CalibrateCommandTest, NoColorOnATerminalLeavesColoursOut) {
 }
 
 TEST_F(CalibrateCommandTest, TheRequestCarriesWhatWasAskedFor) {
-  RunRateQuant(Arguments({"--model", "org/tiny", "--quantizer",
-                          "kivi:group_size=64", "turboquant", "--sequences",
-                          "8", "--sequence-length", "256", "--sinks", "0"}));
+  RunRateQuant(
+      Arguments({"--model", "org/tiny", "--quantizer", "kivi:group_size=64",
+                 "turboquant", "--sequences", "8", "--sequence-length", "256",
+                 "--sinks", "0", "--page-tokens", "64"}));
   auto request = worker_.request();
   ASSERT_TRUE(request.has_value());
   EXPECT_EQ(request->model(), "models/org--tiny");
@@ -131,6 +132,7 @@ TEST_F(CalibrateCommandTest, TheRequestCarriesWhatWasAskedFor) {
   EXPECT_EQ(options.sequence_length(), 256u);
   ASSERT_TRUE(options.has_sink_tokens());
   EXPECT_EQ(options.sink_tokens(), 0u);
+  EXPECT_EQ(options.page_tokens(), 64u);
 }
 
 TEST_F(CalibrateCommandTest, WhatIsNotGivenIsLeftToTheWorker) {
