@@ -454,9 +454,35 @@ class Client:
                 page_tokens=page_tokens,
             ),
         )
+        return self._stream(self._worker_stub().CalibrateModel, request, timeout)
+
+    def calibrate_stream(
+        self, model: str, chunks: Iterator[worker.CalibrateChunk], timeout: float = 3600.0
+    ) -> Iterator[CalibrationProgress]:
+        """Calibrates from tensors that this program has, and yields progress as
+        `calibrate_model` does.
+
+        Args:
+          model: the id it is stored under.
+          chunks: the header, whose model is filled in here, and then every
+            layer's K, V and their gradients, in pieces of up to some MiB;
+            calibration_service.proto has the order. Asked for as the worker
+            takes them, from another thread.
+          timeout: deadline of the whole calibration in seconds.
+        """
+
+        def named() -> Iterator[worker.CalibrateChunk]:
+            for chunk in chunks:
+                if chunk.HasField("header"):
+                    chunk.header.model = model_name(model)
+                yield chunk
+
+        return self._stream(self._worker_stub().CalibrateStream, named(), timeout)
+
+    def _worker_stub(self) -> worker_grpc.CalibrationServiceStub:
         if self._worker is None:
             raise ValueError(f"no worker endpoint: pass worker_endpoint or set {WORKER_ENDPOINT_VARIABLE}")
-        return self._stream(self._worker.CalibrateModel, request, timeout)
+        return self._worker
 
     def _stream(self, method, request, timeout: float) -> Iterator[CalibrationProgress]:
         call = method(request, timeout=timeout)

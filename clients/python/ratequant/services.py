@@ -124,7 +124,8 @@ class Services(contextlib.AbstractContextManager):
         self.worker_endpoint = self._launch(
             "ratequant-worker",
             ["--model-root", self._model_root, "--allocator", self.endpoint]
-            + ["--spool-dir", str(self.data_dir / "spool"), "--engine", engine, *self._worker_arguments],
+            + ["--spool-dir", str(self.data_dir / "spool"), "--engine", engine, "--shutdown-grace", "0"]
+            + [*self._worker_arguments],
         )
 
     def _launch(self, name: str, arguments: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ examples:
 
 def add_command(commands) -> None:
     """Adds the verb to an argparse sub-command list."""
-    capture = commands.add_parser("capture", help="records K, V and Q of a model in a file")
+    capture = commands.add_parser("capture", help="records K, V and Q of a model in a file, and calibrates from it")
     verbs = capture.add_subparsers(metavar="VERB", required=True)
     parser = verbs.add_parser(
         "record",
@@ -39,6 +40,32 @@ def add_command(commands) -> None:
     add("--sequence-length", type=int, default=512, metavar="N", help="tokens of a sequence (default %(default)s)")
     add("--gradients", action="store_true", help="also run backward and record the gradients of K and V")
     add("--model-name", default="", metavar="ID", help="id that goes into the file (default: the folder's name)")
+    _add_inspect(verbs)
+    _add_calibrate(verbs)
+
+
+def _add_inspect(verbs) -> None:
+    parser = verbs.add_parser("inspect", help="checks a capture and says what is in it")
+    parser.set_defaults(run=_inspect)
+    parser.add_argument("capture", type=Path, metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def _add_calibrate(verbs) -> None:
+    parser = verbs.add_parser(
+        "calibrate",
+        help="calibrates from a capture with gradients, on a worker that needn't have the model",
+        epilog="example:\n  python -m ratequant capture calibrate capture.safetensors --worker 127.0.0.1:50062",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_calibrate)
+    add = parser.add_argument
+    add("capture", type=Path, metavar="FILE", help="recorded with --gradients")
+    add("--worker", default=None, metavar="HOST:PORT", help="default: $RATEQUANT_WORKER_ENDPOINT")
+    add("--model", default="", metavar="ID", help="what to store it under (default: the capture's model)")
+    add("--quantizer", nargs="+", default=[], metavar="NAME", help="quantizers to measure (default: all that fit)")
+    add("--sinks", type=int, default=4, metavar="TOKENS", help="first tokens kept in fp16 (default %(default)s)")
+    add("--page-tokens", type=int, default=32, metavar="TOKENS", help="tokens of a page (default %(default)s)")
 
 
 def _record(arguments: argparse.Namespace) -> int:
@@ -51,4 +78,44 @@ def _record(arguments: argparse.Namespace) -> int:
         lambda sequence: print(f"sequence {sequence + 1} of {options.sequences}", file=sys.stderr),
     )
     print(f"{options.out}: {options.out.stat().st_size:,} bytes")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from ratequant.capture.capture_reader import CaptureReader
+
+    with CaptureReader(arguments.capture) as capture:
+        described = dataclasses.asdict(capture.info)
+    if arguments.json:
+        print(json.dumps(described))
+        return 0
+    for name, value in described.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        print(f"{name.replace('_', ' '):16} {'yes' if shown is True else 'no' if shown is False else shown}")
+    return 0
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from ratequant.capture.calibrate import calibrate_capture
+    from ratequant.capture.capture_reader import CaptureReader
+    from ratequant.client import Client
+
+    last = None
+    with CaptureReader(arguments.capture) as capture, Client(worker_endpoint=arguments.worker) as client:
+        for progress in calibrate_capture(
+            client,
+            capture,
+            model=arguments.model,
+            quantizers=arguments.quantizer,
+            sink_tokens=arguments.sinks,
+            page_tokens=arguments.page_tokens,
+        ):
+            if last is None or progress.phase != last.phase:
+                print(progress.phase.lower(), file=sys.stderr)
+            last = progress
+    for warning in last.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if not last.published:
+        print("not published yet: the worker keeps it until the allocator can be reached", file=sys.stderr)
+    print(last.calibration)
     return 0

@@ -1,0 +1,167 @@
+"""Reads recorded captures (CAPTURE.md)."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ratequant.capture.capture_file import FORMAT_VERSION
+
+KINDS = ("key", "value", "query")
+GRADIENTS = ("key_gradient", "value_gradient")
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_TYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+# More than any model has, few enough that a wrong number can't keep a reader busy.
+_MOST = {"layers": 4096, "kv_heads": 4096, "query_heads": 65536, "head_dim": 4096, "sequences": 1 << 20}
+_MOST_TOKENS = 1 << 24
+
+
+class CaptureFileError(ValueError):
+    """A file that isn't a capture of this version, whole and with every tensor; says what is wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptureInfo:
+    """What a capture says about itself; CAPTURE.md has the meanings.
+
+    Attributes:
+      loss_sum: nats of each sequence; empty without gradients.
+      gradients: whether K and V have theirs.
+    """
+
+    model: str
+    layers: int
+    kv_heads: int
+    query_heads: int
+    head_dim: int
+    sequences: int
+    sequence_length: int
+    dtype: str
+    loss_sum: tuple[float, ...]
+    gradients: bool
+    token_digest: str
+    model_digest: str
+    tokenizer_digest: str
+    device: str
+    software: tuple[str, ...]
+
+
+class CaptureReader:
+    """An open capture; tensors are read when they are asked for. A context manager, not thread-safe.
+
+    The header is checked when it is opened: every tensor is there, of the announced shape and type, and nothing else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+          FileNotFoundError, PermissionError: it can't be read.
+          CaptureFileError: it isn't a capture.
+        """
+        with open(path, "rb"):
+            pass
+        try:
+            self._file = safe_open(path, "pt").__enter__()
+        except SafetensorError as error:
+            raise CaptureFileError(f"{path} is not a safetensors file: {error}") from error
+        try:
+            self._names = set(self._file.keys())
+            self.info = _info(self._file.metadata() or {}, any(name.endswith("_gradient") for name in self._names))
+            self._check_tensors()
+        except CaptureFileError as error:
+            self._file.__exit__(None, None, None)
+            raise CaptureFileError(f"{path}: {error}") from None
+
+    def tensor(self, sequence: int, layer: int, kind: str) -> torch.Tensor:
+        """One of KINDS, or of GRADIENTS where the capture has them: [heads, sequence_length, head_dim]."""
+        return self._file.get_tensor(_tensor_name(sequence, layer, kind))
+
+    def __enter__(self) -> CaptureReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+    def _check_tensors(self) -> None:
+        info = self.info
+        kinds = KINDS + (GRADIENTS if info.gradients else ())
+        expected = info.sequences * info.layers * len(kinds)
+        if len(self._names) != expected:
+            raise CaptureFileError(f"{len(self._names)} tensors; the metadata announces {expected}")
+        for sequence in range(info.sequences):
+            for layer in range(info.layers):
+                for kind in kinds:
+                    self._check_tensor(_tensor_name(sequence, layer, kind), kind)
+
+    def _check_tensor(self, name: str, kind: str) -> None:
+        if name not in self._names:
+            raise CaptureFileError(f"{name} is missing")
+        heads = self.info.query_heads if kind == "query" else self.info.kv_heads
+        shape = [heads, self.info.sequence_length, self.info.head_dim]
+        view = self._file.get_slice(name)
+        if view.get_shape() != shape or view.get_dtype() != _TYPE_NAMES[self.info.dtype]:
+            raise CaptureFileError(
+                f"{name} is {view.get_shape()} of {view.get_dtype()}, not {shape} of {_TYPE_NAMES[self.info.dtype]}"
+            )
+
+
+def _tensor_name(sequence: int, layer: int, kind: str) -> str:
+    return f"sequence.{sequence}.layer.{layer}.{kind}"
+
+
+def _info(metadata: Mapping[str, str], gradients: bool) -> CaptureInfo:
+    version = _text(metadata, "ratequant_capture")
+    if version != str(FORMAT_VERSION):
+        raise CaptureFileError(f"capture format '{version}' isn't supported; supported: {FORMAT_VERSION}")
+    dtype = _text(metadata, "dtype")
+    if dtype not in _DTYPES:
+        raise CaptureFileError(f"dtype '{dtype}' isn't supported; supported: {', '.join(_DTYPES)}")
+    numbers = {name: _number(metadata, name, most) for name, most in _MOST.items()}
+    if numbers["query_heads"] % numbers["kv_heads"]:
+        raise CaptureFileError(f"query_heads {numbers['query_heads']} is no multiple of kv_heads {numbers['kv_heads']}")
+    losses = _losses(metadata, numbers["sequences"]) if gradients else ()
+    return CaptureInfo(
+        model=_text(metadata, "model"),
+        **numbers,
+        sequence_length=_number(metadata, "sequence_length", _MOST_TOKENS),
+        dtype=dtype,
+        loss_sum=losses,
+        gradients=gradients,
+        token_digest=metadata.get("token_digest", ""),
+        model_digest=metadata.get("model_digest", ""),
+        tokenizer_digest=metadata.get("tokenizer_digest", ""),
+        device=metadata.get("device", ""),
+        software=tuple(filter(None, metadata.get("software", "").split(", "))),
+    )
+
+
+def _text(metadata: Mapping[str, str], name: str) -> str:
+    if name not in metadata:
+        raise CaptureFileError(f"not a capture: its metadata has no '{name}'")
+    return metadata[name]
+
+
+def _number(metadata: Mapping[str, str], name: str, most: int) -> int:
+    text = _text(metadata, name)
+    if not re.fullmatch("[1-9][0-9]{0,8}", text) or int(text) > most:
+        raise CaptureFileError(f"{name} '{text}' isn't a number from 1 to {most}")
+    return int(text)
+
+
+def _losses(metadata: Mapping[str, str], sequences: int) -> tuple[float, ...]:
+    text = _text(metadata, "loss_sum")
+    try:
+        losses = tuple(map(float, text.split(",")))
+    except ValueError:
+        losses = ()
+    if len(losses) != sequences or not all(0 <= loss < float("inf") for loss in losses):
+        raise CaptureFileError(f"loss_sum '{text[:100]}' isn't {sequences} losses")
+    return losses

@@ -1,0 +1,156 @@
+"""`python -m ratequant capture inspect` and `calibrate`: recorded captures, read with suspicion and calibrated from."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ratequant import Client
+from ratequant.__main__ import main
+from ratequant.capture import calibrate
+from ratequant.capture.calibrate import calibrate_capture
+from ratequant.capture.capture_reader import CaptureFileError, CaptureReader
+from ratequant.capture.record import RecordOptions, record
+from ratequant.errors import RateQuantError
+from ratequant.services import ServiceError, Services, find_binary
+
+SEQUENCES, LENGTH = 2, 64
+
+
+@pytest.fixture(scope="module")
+def capture(tiny_model: Path, tiny_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("capture") / "tiny.safetensors"
+    record(RecordOptions(tiny_model, tiny_text, path, SEQUENCES, LENGTH, gradients=True))
+    return path
+
+
+@pytest.fixture(scope="module")
+def client(tiny_model: Path) -> Iterator[Client]:
+    try:
+        find_binary("ratequant-worker")
+    except ServiceError as error:
+        pytest.skip(str(error))
+    with Services(tiny_model.parent) as services:
+        with Client(services.endpoint, services.worker_endpoint) as connected:
+            yield connected
+
+
+def test_every_way_gives_the_same_calibration(
+    client: Client, capture: Path, tiny_model: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"sequences": SEQUENCES, "sequence_length": LENGTH}
+    # In shared memory, from the engine beside the worker.
+    *_, engine = client.calibrate_model("tiny", str(tiny_model), tiny_text.read_text(), **options)
+    with CaptureReader(capture) as reader:
+        *_, file = calibrate_capture(client, reader, model="tiny")
+        # In pieces that end in the middle of numbers.
+        monkeypatch.setattr(calibrate, "_PIECE_BYTES", 1001)
+        *_, pieces = calibrate_capture(client, reader, model="tiny")
+    assert engine.phase == "DONE" and engine.published
+    assert file.calibration == pieces.calibration == engine.calibration
+    assert client.get_calibration("tiny").capture.mean_nll > 0
+
+
+def test_the_command_calibrates_and_says_what_was_stored(
+    client: Client, capture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = client._worker_endpoint
+    assert main(["capture", "calibrate", str(capture), "--worker", worker, "--model", "org/other"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("models/org--other/calibrations/")
+    assert "done" in printed.err.splitlines()
+    assert "warning: Only 128 calibration tokens" in printed.err
+    assert main(["capture", "calibrate", str(capture), "--worker", worker, "--quantizer", "gptq"]) == 1
+    assert "gptq" in capsys.readouterr().err
+
+
+def test_a_capture_without_gradients_is_refused(
+    client: Client, tiny_model: Path, tiny_text: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "no_gradients.safetensors"
+    record(RecordOptions(tiny_model, tiny_text, path, SEQUENCES, LENGTH))
+    with CaptureReader(path) as reader, pytest.raises(CaptureFileError, match="--gradients"):
+        next(calibrate_capture(client, reader))
+
+
+def test_a_value_that_isnt_finite_is_named_by_its_place(client: Client, capture: Path, tmp_path: Path) -> None:
+    spoiled = bytearray(capture.read_bytes())
+    length = struct.unpack("<Q", spoiled[:8])[0]
+    header = json.loads(spoiled[8 : 8 + length])
+    entry = header["sequence.1.layer.0.value"]
+    _, tokens, dim = entry["shape"]
+    at = 8 + length + entry["data_offsets"][0] + 4 * (5 * dim + 3)  # Head 0, token 5, channel 3.
+    spoiled[at : at + 4] = struct.pack("<f", float("nan"))
+    path = tmp_path / "nan.safetensors"
+    path.write_bytes(spoiled)
+    with CaptureReader(path) as reader, pytest.raises(RateQuantError) as error:
+        list(calibrate_capture(client, reader))
+    assert error.value.reason == "NON_FINITE_CAPTURE"
+    for part in ("sequence 1", "layer 0", "head 0", "V", "token 5", "channel 3"):
+        assert part in str(error.value)
+
+
+def test_inspect_says_what_is_in_a_capture(capture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["capture", "inspect", str(capture)]) == 0
+    shown = capsys.readouterr().out
+    assert "gradients        yes" in shown and f"sequence length  {LENGTH}" in shown
+    assert main(["capture", "inspect", "--json", str(capture)]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["sequences"] == SEQUENCES and len(described["loss_sum"]) == SEQUENCES
+
+
+def rewrite(capture: Path, out: Path, change) -> Path:
+    """The capture with another header."""
+    data = capture.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    out.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    return out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h.pop("__metadata__"), "no 'ratequant_capture'"),
+        (lambda h: h["__metadata__"].update(ratequant_capture="2"), "format '2'"),
+        (lambda h: h["__metadata__"].update(dtype="float64"), "dtype 'float64'"),
+        (lambda h: h["__metadata__"].update(layers="0"), "layers '0'"),
+        (lambda h: h["__metadata__"].update(layers="9" * 30), "isn't a number from 1"),
+        (lambda h: h["__metadata__"].update(layers="1000"), "the metadata announces"),
+        (lambda h: h["__metadata__"].update(kv_heads="3"), "no multiple of kv_heads"),
+        (lambda h: h["__metadata__"].update(loss_sum="1.0,nan"), "losses"),
+        (lambda h: h["__metadata__"].update(head_dim="40"), "not \\["),
+        (lambda h: h.update({"other": h.pop("sequence.0.layer.1.key")}), "sequence.0.layer.1.key is missing"),
+        (lambda h: h["sequence.0.layer.0.key"].update(dtype="F16"), "not a safetensors file"),
+        (lambda h: h["sequence.0.layer.0.key"].update(data_offsets=[0, 1 << 60]), "not a safetensors file"),
+    ],
+)
+def test_what_isnt_a_capture_is_refused(capture: Path, tmp_path: Path, change, message: str) -> None:
+    path = rewrite(capture, tmp_path / "changed.safetensors", change)
+    with pytest.raises(CaptureFileError, match=message):
+        CaptureReader(path)
+
+
+def test_no_bytes_make_the_reader_fail_otherwise(capture: Path, tmp_path: Path) -> None:
+    data = capture.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    random.seed(1)
+    path = tmp_path / "mutated.safetensors"
+    refused = 0
+    for _ in range(300):
+        mutated = bytearray(data)
+        for _ in range(random.randint(1, 4)):
+            mutated[random.randrange(8 + length)] = random.randrange(256)
+        path.write_bytes(mutated[: random.choice([len(mutated), random.randrange(len(mutated))])])
+        try:
+            CaptureReader(path).__exit__(None, None, None)
+        except CaptureFileError:
+            refused += 1
+    assert refused > 250
