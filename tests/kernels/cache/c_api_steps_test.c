@@ -5,21 +5,7 @@
 #include <string.h>
 
 #include "ratequant/kv/c_api.h"
-
-#define CHECK(condition)                                                \
-  do {                                                                  \
-    if (!(condition)) {                                                 \
-      fprintf(stderr, "%s:%d: failed: %s (last error: %s)\n", __FILE__, \
-              __LINE__, #condition, rq_kv_last_error_message());        \
-      exit(1);                                                          \
-    }                                                                   \
-  } while (0)
-
-#define CHECK_FAILS(call, code, text)                        \
-  do {                                                       \
-    CHECK((call) == (code));                                 \
-    CHECK(strstr(rq_kv_last_error_message(), text) != NULL); \
-  } while (0)
+#include "tests/kernels/cache/c_check.h"
 
 enum { kLayers = 2, kHeads = 2, kQueryHeads = 4, kDim = 32, kTokens = 64 };
 enum { kGroups = kLayers * kHeads * 2 };
