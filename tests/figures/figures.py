@@ -6,8 +6,10 @@ import argparse
 import dataclasses
 import math
 import sys
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers.utils import logging
 
@@ -18,6 +20,7 @@ from inputs import (
 from ratequant.cache import RateQuantCache
 from ratequant.evaluate import EvaluateOptions, Evaluation, evaluate
 from ratequant.evaluate.bundle import write_json
+from ratequant.evaluate.configurations import Configuration
 from ratequant.evaluate.paired import BLOCK_TOKENS, paired_difference
 from ratequant.evaluate.perplexity import load_model, streaming_losses
 from ratequant.evaluate.status import Status
@@ -51,7 +54,14 @@ class Maker:
         self._eval_text = write_text("test-head", texts)
         self._status = status
 
-    def evaluate(self, tokens=None, **values) -> Evaluation:
+    def evaluate(
+        self,
+        tokens: np.ndarray | None = None,
+        *,
+        wanted: Sequence[Configuration] | None = None,
+        known: MutableMapping[str, np.ndarray] | None = None,
+        **values,
+    ) -> Evaluation:
         """`evaluate` on WikiText-2; `values` are fields of EvaluateOptions."""
         options = EvaluateOptions(
             str(model_folder()),
@@ -61,7 +71,7 @@ class Maker:
             endpoint=self._services.endpoint,
             worker_endpoint=self._services.worker_endpoint,
         )
-        return evaluate(options, self._status, tokens=tokens)
+        return evaluate(options, self._status, tokens=tokens, wanted=wanted, known=known)
 
     def evaluate_as_reference(self, **values) -> Evaluation:
         """The same on the reference's tokens, calibrated on the reference's."""
@@ -209,12 +219,13 @@ def checks(code: Evaluation, effective: Evaluation) -> list[str]:
     return lines
 
 
-def find_row(evaluation: Evaluation, quantizer: str, bits: float) -> dict | None:
-    """The loss-projected row at so many effective bits."""
+def find_row(
+    evaluation: Evaluation, quantizer: str, bits: float, strategy: str = "loss-projected"
+) -> dict | None:
+    """The row of a strategy at so many effective bits."""
+    wanted = (quantizer, strategy, "effective_bits", bits)
     for row in evaluation.rows:
-        if (row["quantizer"], row["strategy"], row["budget_kind"], row["budget"]) == (
-            quantizer, "loss-projected", "effective_bits", bits,
-        ):  # fmt: skip
+        if (row["quantizer"], row["strategy"], row["budget_kind"], row["budget"]) == wanted:
             return row
     return None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from ratequant.report.axes import Scale, error_bar, frame, linear_ticks, log_range, log_ticks, polyline
 from ratequant.report.markup import Markup, element, join, svg, table, tooltip
 from ratequant.report.palette import legend
 
-_WIDTH, _HEIGHT = 1000.0, 400.0
+WIDTH, HEIGHT = 1000.0, 400.0
 _BAR_WIDTH, _BAR_HEIGHT = 90.0, 16.0
 _BASELINE = "fp32"
 # Worse than so many times the best is beyond use, and would flatten the rest.
@@ -18,31 +19,61 @@ _FILLED, _HOLLOW = "loss-projected", "uniform"
 
 
 def perplexity_chart(rows: list[dict], classes: dict[str, str]) -> Markup:
-    """Perplexity against effective bits: filled points are allocated, hollow
-    ones uniform; bars are two standard errors of the paired difference to
-    fp32."""
-    baseline = next((row for row in rows if row["strategy"] == _BASELINE), None)
+    """Perplexity against effective bits, with a legend."""
     wanted = [row for row in rows if row["strategy"] in (_FILLED, _HOLLOW)]
     if not wanted:
         return element("p", "No row to draw.")
-    ceiling = _HIGHEST * min(row["perplexity"] for row in rows)
+    plot = plot_perplexity(rows, classes)
+    if plot is None:
+        return _left_out(len(wanted), rows)
+    entries = [(name if name != "any" else "across quantizers", f"fill {classes[name]}") for name in plot.names]
+    entries += [(f"{_FILLED}", "dot"), (_HOLLOW, "dot hollow")]
+    picture = svg(WIDTH, HEIGHT, "Perplexity against effective bits", plot.marks)
+    return join(legend(entries), picture, _left_out(plot.left_out, rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class PerplexityPlot:
+    """The chart without its legend.
+
+    Attributes:
+      marks: SVG within WIDTH and HEIGHT.
+      names: quantizers drawn.
+      left_out: points too bad to draw.
+    """
+
+    marks: Markup
+    names: list[str]
+    left_out: int
+
+
+def plot_perplexity(
+    rows: list[dict], classes: dict[str, str], highest: float = _HIGHEST
+) -> PerplexityPlot | None:
+    """Perplexity against effective bits: filled points are allocated, hollow
+    ones uniform; bars are two standard errors of the paired difference to
+    fp32. Points above `highest` times the best are left out; None when no
+    point is left."""
+    baseline = next((row for row in rows if row["strategy"] == _BASELINE), None)
+    wanted = [row for row in rows if row["strategy"] in (_FILLED, _HOLLOW)]
+    ceiling = _ceiling(rows, highest)
     drawn = [row for row in wanted if row["perplexity"] <= ceiling]
     if not drawn:
-        return _left_out(len(wanted), ceiling)
+        return None
     intervals = [_interval(row) for row in drawn]
     values = [min(value, ceiling) for interval in intervals for value in interval] + ([baseline["perplexity"]] if baseline else [])
     y_low, y_high = log_range(values)
     bits = [row["effective_bits"] for row in drawn]
     x_low, x_high = min(bits) - 0.2, max(bits) + 0.2
-    x = Scale(x_low, x_high, 64, _WIDTH - 20)
-    y = Scale(y_low, y_high, _HEIGHT - 48, 34, log=True)
+    x = Scale(x_low, x_high, 64, WIDTH - 20)
+    y = Scale(y_low, y_high, HEIGHT - 48, 34, log=True)
     parts = [frame(x, y, linear_ticks(x_low, x_high, 10), log_ticks(y_low, y_high),
                    "effective bits per element, everything counted", "perplexity")]  # fmt: skip
     if baseline:
         level = y(baseline["perplexity"])
         parts.append(element("line", x1=x.start, x2=x.end, y1=level, y2=level, class_="reference"))
         text = f"fp32 {baseline['perplexity']:.2f}"
-        parts.append(element("text", text, x=x.end, y=level - 6, class_="tick end"))
+        parts.append(element("text", text, x=x.start + 6, y=level + 14, class_="tick start"))
     names = [name for name in classes if any(row["quantizer"] == name for row in drawn)]
     for name in sorted(names, key=lambda name: name == "any"):
         for strategy in (_HOLLOW, _FILLED):
@@ -53,17 +84,18 @@ def perplexity_chart(rows: list[dict], classes: dict[str, str]) -> Markup:
             points = [(x(row["effective_bits"]), y(row["perplexity"])) for row in series]
             parts.append(polyline(points, f"thin {classes[name]}", dashed=strategy == _HOLLOW))
             parts += [_point(row, x, y, classes[name]) for row in series]
-    entries = [(name if name != "any" else "across quantizers", f"fill {classes[name]}") for name in names]
-    entries += [(f"{_FILLED}", "dot"), (_HOLLOW, "dot hollow")]
-    picture = svg(_WIDTH, _HEIGHT, "Perplexity against effective bits", *parts)
-    return join(legend(entries), picture, _left_out(len(wanted) - len(drawn), ceiling))
+    return PerplexityPlot(join(*parts), names, len(wanted) - len(drawn))
 
 
-def _left_out(count: int, ceiling: float) -> Markup:
+def _ceiling(rows: list[dict], highest: float = _HIGHEST) -> float:
+    return highest * min(row["perplexity"] for row in rows)
+
+
+def _left_out(count: int, rows: list[dict]) -> Markup:
     if not count:
         return Markup()
     which = "One point" if count == 1 else f"{count} points"
-    return element("p", f"{which} above {ceiling:.0f} only in the table.", class_="note")
+    return element("p", f"{which} above {_ceiling(rows):.0f} only in the table.", class_="note")
 
 
 def _interval(row: dict) -> tuple[float, float]:

@@ -1,0 +1,163 @@
+"""Makes the frontier: perplexity against effective bits, of every quantizer alone
+and across them; see `run`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from importlib import resources
+from pathlib import Path
+
+from transformers.utils import logging
+
+from figures import QUANTIZERS, Maker, difference, find_row, markdown_table
+from inputs import ROOT, model_folder, shared_folder
+from loss_folder import LossFolder
+from ratequant import report
+from ratequant.evaluate import Evaluation
+from ratequant.evaluate.bundle import write_json
+from ratequant.evaluate.configurations import Configuration
+from ratequant.evaluate.map_source import ANY
+from ratequant.evaluate.paired import BLOCK_TOKENS
+from ratequant.evaluate.status import Status
+from ratequant.report.markup import Markup, element, svg
+from ratequant.report.palette import quantizer_classes
+from ratequant.report.perplexity import HEIGHT, WIDTH, plot_perplexity
+from ratequant.services import Services
+
+BITS = (2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0)
+# A further choice that needs pages as long as its groups.
+LARGE_GROUPS, LARGE_PAGE = "kivi:group_size=64", 64
+MIX = "across the four"
+LARGE_MIX = f"across the four and {LARGE_GROUPS}, pages of {LARGE_PAGE}"
+_LEGEND_HEIGHT, _LEGEND_START = 54.0, 20.0
+# Times fp32's perplexity: worse points would flatten the others, and are in the table.
+_HIGHEST = 1.36
+
+
+def configurations(quantizers: tuple[str, ...], bits: tuple[float, ...] = BITS) -> list[Configuration]:
+    """Uniform and loss-projected maps of each quantizer, and the mix."""
+    pairs = [(ANY, "loss-projected")] + [(q, s) for q in quantizers for s in ("uniform", "loss-projected")]
+    return [Configuration(q, s, "effective_bits", b) for b in bits for q, s in pairs]
+
+
+def measure(maker: Maker, losses: LossFolder) -> Evaluation:
+    """All points, in one evaluation. The mix is named MIX, the one that may use
+    larger groups LARGE_MIX."""
+    small = maker.evaluate(
+        quantizers=QUANTIZERS, effective_bits=BITS, wanted=configurations(QUANTIZERS), known=losses
+    )
+    large = maker.evaluate(
+        quantizers=(*QUANTIZERS, LARGE_GROUPS),
+        effective_bits=BITS,
+        page_tokens=LARGE_PAGE,
+        wanted=configurations((LARGE_GROUPS,)),
+        known=losses,
+    )
+    rows = _renamed(small.rows, MIX) + _renamed(large.rows[1:], LARGE_MIX)  # one fp32 is enough
+    return dataclasses.replace(small, rows=rows, losses=small.losses | large.losses)
+
+
+def _renamed(rows: list[dict], mix: str) -> list[dict]:
+    return [row | {"quantizer": mix if row["quantizer"] == ANY else row["quantizer"]} for row in rows]
+
+
+def frontier_table(found: Evaluation, bits: tuple[float, ...] = BITS) -> str:
+    """A line for each budget: the loss-projected map of every series, the uniform
+    one behind it in brackets, and paired differences."""
+    singles = (*QUANTIZERS, LARGE_GROUPS)
+    lines = []
+    for budget in bits:
+        mix, large = (find_row(found, name, budget) for name in (MIX, LARGE_MIX))
+        alone = [row for name in QUANTIZERS if (row := find_row(found, name, budget))]
+        best = min(alone, key=lambda row: row["perplexity"], default=None)
+        lines.append(
+            [f"{budget:g}", *(_single(found, name, budget) for name in singles), _perplexity(mix), _perplexity(large),
+             _difference(found, mix, best), _difference(found, large, mix)]
+        )  # fmt: skip
+    header = ["effective bits", *singles, MIX, LARGE_MIX, "the four minus the best alone", "larger groups minus the four"]
+    fp32 = found.rows[0]
+    return (
+        f"fp32 {fp32['perplexity']:.2f}, {fp32['tokens']:,} scored tokens. Loss-projected, in brackets uniform at the same "
+        f"budget; differences in nats per token ± standard error (paired, blocks of {BLOCK_TOKENS} tokens).\n\n"
+    ) + markdown_table(header, lines)
+
+
+def _single(found: Evaluation, name: str, bits: float) -> str:
+    row, uniform = (find_row(found, name, bits, strategy) for strategy in ("loss-projected", "uniform"))
+    return _perplexity(row) if uniform is None else f"{_perplexity(row)} ({_perplexity(uniform)})"
+
+
+def _perplexity(row: dict | None) -> str:
+    return "–" if row is None else f"{row['perplexity']:.2f}"
+
+
+def _difference(found: Evaluation, row: dict | None, other: dict | None) -> str:
+    if row is None or other is None:
+        return ""
+    mean, stderr = difference(found, row, other)
+    return f"{mean:+.4f} ± {stderr:.4f}"
+
+
+def frontier_picture(rows: list[dict]) -> Markup:
+    """A picture that stands alone: SVG with its colours inside.
+
+    Raises:
+      ValueError: no row can be drawn.
+    """
+    classes = quantizer_classes([*QUANTIZERS, LARGE_GROUPS]) | {MIX: "q-any", LARGE_MIX: "q-b"}
+    plot = plot_perplexity(rows, classes, _HIGHEST)
+    if plot is None:
+        raise ValueError("no row of the frontier can be drawn")
+    style = resources.files(report).joinpath("style.css").read_text(encoding="utf-8")
+    height = HEIGHT + _LEGEND_HEIGHT
+    picture = svg(
+        WIDTH,
+        height,
+        "Perplexity against effective bits, 2 to 5: each quantizer alone and across quantizers",
+        element("style", Markup(style)),
+        element("rect", width=WIDTH, height=height, fill="var(--surface)"),
+        *_legend(plot.names, classes),
+        element("g", plot.marks, transform=f"translate(0 {_LEGEND_HEIGHT:g})"),
+    )
+    return Markup(picture.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" ', 1))
+
+
+def _legend(names: list[str], classes: dict[str, str]) -> list[Markup]:
+    """A colour for each series, then what filled and hollow points mean; on as
+    many lines as that takes."""
+    entries = [(name, f"point {classes[name]}") for name in names]
+    entries += [("loss-projected", "point q-uniform"), ("uniform", "point q-uniform hollow")]
+    x, y, parts = _LEGEND_START, 20.0, []
+    for text, class_ in entries:
+        length = 30.0 + 6.5 * len(text)
+        if x + length > WIDTH:
+            x, y = _LEGEND_START, y + 20.0
+        parts.append(element("circle", cx=x, cy=y, r=4.5, class_=class_))
+        parts.append(element("text", text, x=x + 10, y=y + 4, class_="tick"))
+        x += length
+    return parts
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "figures")
+    arguments = parser.parse_args()
+    if not shared_folder().is_dir():
+        print(f"frontier: no data at {shared_folder()}; set RATEQUANT_SHARED", file=sys.stderr)
+        return 1
+    logging.disable_progress_bar()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with Services(model_folder().parent, arguments.out / "data") as services:
+        found = measure(Maker(services, arguments.out, Status()), LossFolder(arguments.out / "frontier-losses"))
+    write_json(arguments.out / "frontier.json", found.rows)
+    (arguments.out / "frontier.svg").write_text(frontier_picture(found.rows), encoding="utf-8")
+    text = frontier_table(found)
+    (arguments.out / "frontier.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
