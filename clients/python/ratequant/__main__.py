@@ -1,4 +1,4 @@
-"""`python -m ratequant`: evaluations, reports and recorded captures."""
+"""`python -m ratequant`: evaluations, reports, recorded captures and checks for drift."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 from ratequant.capture import command as capture_command
 from ratequant.capture.errors import CaptureError
+from ratequant.check import command as check_command
 from ratequant.errors import RateQuantError
 from ratequant.evaluate import command as evaluate_command
 from ratequant.report import command as report_command
@@ -26,7 +27,7 @@ and fetched by the `ratequant` command."""
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb. Exit status: 0, 1 when it failed, 2 for a bad flag, 130
-    after Ctrl-C."""
+    after Ctrl-C; a verb may have others."""
     parser = argparse.ArgumentParser(
         prog="python -m ratequant",
         description="RateQuant: mixed-precision KV-cache quantization, measured and drawn.",
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     evaluate_command.add_command(commands)
     report_command.add_command(commands)
     capture_command.add_command(commands)
+    check_command.add_command(commands)
     parsed = parser.parse_args(arguments)
     try:
         return parsed.run(parsed)

@@ -1,0 +1,1 @@
+"""Does a stored calibration still fit? `python -m ratequant check`."""
