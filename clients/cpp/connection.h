@@ -39,7 +39,7 @@ struct ConnectionOptions {
 struct Stubs {
   std::unique_ptr<v1::RegistryService::StubInterface> registry;
   std::unique_ptr<v1::AllocationService::StubInterface> allocation;
-  std::unique_ptr<v1::AdminService::StubInterface> admin;
+  std::unique_ptr<v1::AdminService::StubInterface> admin = nullptr;
   std::unique_ptr<v1::CalibrationService::StubInterface> calibration;
 };
 
