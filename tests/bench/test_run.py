@@ -21,9 +21,11 @@ def bench(build: pathlib.Path, name: str, lines: list[str], code: int = 0) -> No
 
 
 def run(build: pathlib.Path, *arguments: str) -> tuple[subprocess.CompletedProcess, list[dict], list[str]]:
-    """Runs the script on a build folder. Returns how it ended, its rows and its failures."""
+    """Runs the script on a build folder's programs. Returns how it ended, its rows and its failures."""
     done = subprocess.run(
-        [ROOT / "tests/bench/run", "--no-build", "--build", build, *arguments], capture_output=True, text=True
+        [ROOT / "tests/bench/run", "--no-build", "--no-scripts", "--build", build, *arguments],
+        capture_output=True,
+        text=True,
     )
     path = build / "bench/results.json"
     results = json.loads(path.read_text()) if path.exists() else {"rows": [], "failures": []}
