@@ -37,9 +37,10 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def start(arguments: list[str], **options) -> subprocess.Popen:
-    """The demo in a process group of its own, like a shell's foreground job."""
+    """The demo in a process group of its own, like a shell's foreground job. A shell's background jobs ignore SIGINT,
+    and what they start does, too."""
     return subprocess.Popen(
-        [str(ROOT / "deploy/local/demo"), *arguments],
+        ["env", "--default-signal=INT", str(ROOT / "deploy/local/demo"), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **options,
     )  # fmt: skip
 

@@ -234,8 +234,10 @@ def test_a_worker_that_cannot_start_takes_the_allocator_with_it(tmp_path):
 
 
 _HOLDER = """
-import sys, time
+import signal, sys, time
 from ratequant.services import Services
+# A shell's background jobs ignore it, and what they start does, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with Services(sys.argv[1], sys.argv[1] + "/data"):
     print("started", flush=True)
     time.sleep(600)
