@@ -9,21 +9,6 @@
 namespace ratequant::kv {
 namespace {
 
-// Uses of all of a batch's sequences, let go together.
-absl::Status UseAll(absl::Span<const std::shared_ptr<SequenceState>> states,
-                    ScopedUse::Kind kind, std::vector<ScopedUse>* uses) {
-  uses->reserve(states.size());
-  for (const std::shared_ptr<SequenceState>& state : states) {
-    ScopedUse use(state.get(), kind);
-    if (!use) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("sequence ", state->id, " is in use by another call"));
-    }
-    uses->push_back(std::move(use));
-  }
-  return absl::OkStatus();
-}
-
 // Blocks [first, end) of a sequence that a step writes to. Those that other
 // sequences share are copied, those that aren't there are new.
 struct WrittenBlocks {
@@ -191,6 +176,18 @@ absl::Status PagedCache::ChangeBlocks(absl::Span<const BlockChange> changes,
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<PagedCache::Used>> PagedCache::UseAll(
+    const PagedBatch& step, ScopedUse::Kind kind) {
+  std::vector<Used> uses;
+  uses.reserve(step.states.size());
+  for (const std::shared_ptr<SequenceState>& state : step.states) {
+    absl::StatusOr<Used> used = Use(state, kind);
+    if (!used.ok()) return used.status();
+    uses.push_back(*std::move(used));
+  }
+  return uses;
+}
+
 absl::StatusOr<const PagedBatch*> PagedCache::Prepared(
     const KvBatch& batch) const {
   const PagedBatch& prepared = static_cast<const PagedBatch&>(batch);
@@ -229,11 +226,10 @@ absl::Status PagedCache::Append(const KvBatch& batch, int layer,
   const HeadsShape v = KvShape("values", (*step)->rows());
   status = CheckInput(keys, k);
   if (status.ok()) status = CheckInput(values, v);
-  std::vector<ScopedUse> uses;
-  if (status.ok()) {
-    status = UseAll((*step)->states, ScopedUse::Kind::kWrite, &uses);
-  }
   if (!status.ok()) return status;
+  absl::StatusOr<std::vector<Used>> uses =
+      UseAll(**step, ScopedUse::Kind::kWrite);
+  if (!uses.ok()) return uses.status();
   const std::vector<SequenceStep>& steps = (*step)->steps;
   for (size_t i = 0; i < steps.size(); ++i) {
     const SequenceState& state = *(*step)->states[i];
@@ -261,9 +257,9 @@ absl::Status PagedCache::Append(const KvBatch& batch, int layer,
 absl::Status PagedCache::MarkAppended(const KvBatch& batch) {
   absl::StatusOr<const PagedBatch*> step = Prepared(batch);
   if (!step.ok()) return step.status();
-  std::vector<ScopedUse> uses;
-  absl::Status status = UseAll((*step)->states, ScopedUse::Kind::kWrite, &uses);
-  if (!status.ok()) return status;
+  absl::StatusOr<std::vector<Used>> uses =
+      UseAll(**step, ScopedUse::Kind::kWrite);
+  if (!uses.ok()) return uses.status();
   for (size_t i = 0; i < (*step)->steps.size(); ++i) {
     std::vector<int32_t>& lengths = (*step)->states[i]->lengths;
     std::fill(lengths.begin(), lengths.end(),
@@ -367,11 +363,10 @@ absl::Status PagedCache::Attend(const KvBatch& batch, int layer,
   o.name = "out";
   status = CheckInput(queries, q);
   if (status.ok()) status = CheckOutput(out, o);
-  std::vector<ScopedUse> uses;
-  if (status.ok()) {
-    status = UseAll((*step)->states, ScopedUse::Kind::kRead, &uses);
-  }
   if (!status.ok()) return status;
+  absl::StatusOr<std::vector<Used>> uses =
+      UseAll(**step, ScopedUse::Kind::kRead);
+  if (!uses.ok()) return uses.status();
   for (size_t i = 0; i < (*step)->steps.size(); ++i) {
     const SequenceStep& of = (*step)->steps[i];
     const SequenceState& state = *(*step)->states[i];

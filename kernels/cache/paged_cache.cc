@@ -6,6 +6,13 @@
 #include "absl/strings/str_cat.h"
 
 namespace ratequant::kv {
+namespace {
+
+absl::Status NoSequence(KvCache::SequenceId id) {
+  return absl::NotFoundError(absl::StrCat("no sequence ", id));
+}
+
+}  // namespace
 
 PagedCache::PagedCache(const KvCacheConfig& config,
                        const KvCacheOptions& options, KvLayout layout,
@@ -69,11 +76,10 @@ absl::Status PagedCache::RemoveSequence(SequenceId id, const Execution& on) {
   if (!sequence.ok()) return sequence.status();
   {
     const std::unique_lock<std::shared_mutex> lock(mutex_);
-    if (sequences_.erase(id) == 0) {
-      return absl::NotFoundError(absl::StrCat("no sequence ", id));
-    }
+    sequences_.erase(id);
   }
   SequenceState& state = *sequence->state;
+  state.removed = true;
   pages_.Return(state.blocks);
   const absl::Status status = backend_->ClearSidecars(state.slot, on);
   ReturnSlot(state.slot);
@@ -129,18 +135,24 @@ absl::StatusOr<PagedCache::Used> PagedCache::Use(SequenceId id,
   {
     const std::shared_lock<std::shared_mutex> lock(mutex_);
     const auto it = sequences_.find(id);
-    if (it == sequences_.end()) {
-      return absl::NotFoundError(absl::StrCat("no sequence ", id));
-    }
+    if (it == sequences_.end()) return NoSequence(id);
     state = it->second;
   }
+  return Use(std::move(state), kind);
+}
+
+// The state may have been found before the sequence was removed: a batch keeps
+// it for as long as it likes.
+absl::StatusOr<PagedCache::Used> PagedCache::Use(
+    std::shared_ptr<SequenceState> state, ScopedUse::Kind kind) {
   ScopedUse use(state.get(), kind);
   if (!use) {
     return absl::FailedPreconditionError(
-        absl::StrCat("sequence ", id,
+        absl::StrCat("sequence ", state->id,
                      " is in use by another call; calls on one sequence must "
                      "not overlap unless all of them only read"));
   }
+  if (state->removed) return NoSequence(state->id);
   return Used{std::move(state), std::move(use)};
 }
 

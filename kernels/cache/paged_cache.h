@@ -96,6 +96,11 @@ class PagedCache final : public KvCache {
   };
 
   absl::StatusOr<Used> Use(SequenceId id, ScopedUse::Kind kind) const;
+  static absl::StatusOr<Used> Use(std::shared_ptr<SequenceState> state,
+                                  ScopedUse::Kind kind);
+  // Uses of all of a step's sequences, let go together.
+  static absl::StatusOr<std::vector<Used>> UseAll(const PagedBatch& step,
+                                                  ScopedUse::Kind kind);
   absl::Status CheckLayer(int layer) const;
   HeadsShape KvShape(absl::string_view name, int64_t rows) const;
   // The length of all layers. FAILED_PRECONDITION when they differ.

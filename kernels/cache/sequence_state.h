@@ -15,6 +15,7 @@ struct SequenceState {
   int32_t packed_floor = 0;      // SequenceStep
   std::vector<int32_t> blocks;   // pages, in order
   std::vector<int32_t> lengths;  // [layers] tokens
+  bool removed = false;          // its slot and pages are others' now
   std::atomic<int> users{0};     // readers, or -1 for a writer
 };
 

@@ -340,6 +340,24 @@ TEST(KvCacheSteps, AStepIsAppendedOnceALayer) {
   }
 }
 
+TEST(KvCacheSteps, AStepOfARemovedSequenceTouchesNoOther) {
+  const auto cache = Make(MixedConfig(32, 4, 20));
+  const int64_t id = *cache->AddSequence();
+  const auto batch = cache->MakeBatch(1, 64);
+  ASSERT_TRUE(batch.ok());
+  ASSERT_TRUE(cache->Prepare({{id, 64}}, **batch).ok());
+  ASSERT_TRUE(cache->RemoveSequence(id).ok());
+  // It gets the slot and the pages that the removed one had.
+  const int64_t next = *cache->AddSequence();
+  AppendTokens(*cache, next, 3, 0, 64);
+  const std::vector<uint8_t> before = Saved(*cache, next);
+  const Values v = RandomValues(64, 1);
+  const auto gone = absl::StatusCode::kNotFound;
+  EXPECT_EQ(cache->Append(**batch, 0, Slice(v, 0), Slice(v, 0)).code(), gone);
+  EXPECT_EQ(cache->MarkAppended(**batch).code(), gone);
+  EXPECT_EQ(Saved(*cache, next), before);
+}
+
 TEST(KvCacheSteps, DigestsTellFormatsApart) {
   const KvCacheConfig config = MixedConfig(32, 4, 20);
   const std::string digest = FormatDigest(config);
