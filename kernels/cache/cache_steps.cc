@@ -233,11 +233,21 @@ absl::Status PagedCache::Append(const KvBatch& batch, int layer,
   const std::vector<SequenceStep>& steps = (*step)->steps;
   for (size_t i = 0; i < steps.size(); ++i) {
     const SequenceState& state = *(*step)->states[i];
-    if (state.lengths[layer] == steps[i].begin) continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat("layer ", layer, " of sequence ", state.id, " has ",
-                     state.lengths[layer],
-                     " tokens and the step was prepared for ", steps[i].begin));
+    if (state.lengths[layer] != steps[i].begin) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "layer ", layer, " of sequence ", state.id, " has ",
+          state.lengths[layer], " tokens and the step was prepared for ",
+          steps[i].begin));
+    }
+    const WrittenBlocks written =
+        BlocksOfStep(config_, max_block_tokens_, steps[i]);
+    for (int b = written.first; b < written.end; ++b) {
+      if (!pages_.IsShared(state.blocks[b])) continue;
+      return absl::FailedPreconditionError(
+          absl::StrCat("sequence ", state.id,
+                       " was forked after the step was prepared; prepare it "
+                       "again"));
+    }
   }
   const ConstHeads k_rows = Normalized(keys, k), v_rows = Normalized(values, v);
   status = backend_->Append(layer, *(*step)->backend, k_rows, v_rows, on);

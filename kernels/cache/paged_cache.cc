@@ -95,7 +95,8 @@ absl::StatusOr<KvCache::SequenceId> PagedCache::ForkSequence(
   const SequenceState& old = *from->state;
   SequenceStep shared = {
       .slot = old.slot, .begin = *length, .packed_floor = old.packed_floor};
-  size_t blocks = old.blocks.size();
+  // Not those that a prepared step has taken.
+  size_t blocks = static_cast<size_t>(PackedBlocks(*length, old.packed_floor));
   if (tokens != *length) {
     const int packed =
         PackedEnd(*length, config_.window, max_block_tokens_, old.packed_floor);

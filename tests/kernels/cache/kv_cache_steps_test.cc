@@ -358,6 +358,31 @@ TEST(KvCacheSteps, AStepOfARemovedSequenceTouchesNoOther) {
   EXPECT_EQ(Saved(*cache, next), before);
 }
 
+TEST(KvCacheSteps, AForkBetweenPreparingAndAppendingIsFoundOut) {
+  const auto cache = Make(MixedConfig(32, 4, 20));
+  const int64_t id = *cache->AddSequence();
+  AppendTokens(*cache, id, 3, 0, 60);  // the second page is half full
+  const auto batch = cache->MakeBatch(1, 64);
+  ASSERT_TRUE(batch.ok());
+  ASSERT_TRUE(cache->Prepare({{id, 40}}, **batch).ok());
+  const int64_t child = *cache->ForkSequence(id, 60);
+  const std::vector<uint8_t> before = Saved(*cache, child);
+  const Values v = RandomValues(40, 1);
+  const absl::Status status =
+      cache->Append(**batch, 0, Slice(v, 0), Slice(v, 0));
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("prepare it again"));
+  ASSERT_TRUE(cache->Prepare({{id, 40}}, **batch).ok());
+  for (int layer = 0; layer < kLayers; ++layer) {
+    ASSERT_TRUE(cache->Append(**batch, layer, Slice(v, 0), Slice(v, 0)).ok());
+  }
+  EXPECT_EQ(Saved(*cache, child), before);
+  for (int64_t sequence : {id, child}) {
+    ASSERT_TRUE(cache->RemoveSequence(sequence).ok());
+  }
+  EXPECT_EQ(cache->FreePages(), 1000);
+}
+
 TEST(KvCacheSteps, DigestsTellFormatsApart) {
   const KvCacheConfig config = MixedConfig(32, 4, 20);
   const std::string digest = FormatDigest(config);

@@ -136,12 +136,12 @@ class KvCache {
                                KvBatch& batch, const Execution& on = {}) = 0;
 
   // Appends the step's tokens to one layer; keys and values are [kv_heads,
-  // rows(), head_dim]. FAILED_PRECONDITION when nothing is prepared, or the
-  // layer has it already; NOT_FOUND when one of its sequences was removed
-  // since; INVALID_ARGUMENT for a layer out of range, a null pointer, a dtype,
-  // stride or alignment that isn't supported; DATA_LOSS (on the CPU) for a NaN,
-  // an Inf or a magnitude above 65504 (fp16's largest), naming sequence, layer,
-  // head, K or V, token and channel.
+  // rows(), head_dim]. FAILED_PRECONDITION when nothing is prepared, the
+  // layer has it already, or a sequence was forked since; NOT_FOUND when one of
+  // its sequences was removed since; INVALID_ARGUMENT for a layer out of range,
+  // a null pointer, a dtype, stride or alignment that isn't supported;
+  // DATA_LOSS (on the CPU) for a NaN, an Inf or a magnitude above 65504 (fp16's
+  // largest), naming sequence, layer, head, K or V, token and channel.
   virtual absl::Status Append(const KvBatch& batch, int layer,
                               const ConstHeads& keys, const ConstHeads& values,
                               const Execution& on = {}) = 0;
