@@ -25,11 +25,6 @@ int64_t PagedCache::SavedBytesOf(const SequenceState& state,
          rows * 2 * config_.geometry.head_dim;
 }
 
-int64_t PagedCache::PackedBlocks(int32_t length, int32_t packed_floor) const {
-  const int packed = PackedEnd(length, config_.window, 1, packed_floor);
-  return (packed + config_.page_tokens - 1) / config_.page_tokens;
-}
-
 absl::StatusOr<int64_t> PagedCache::SavedBytes(SequenceId id) const {
   absl::StatusOr<Used> used = Use(id, ScopedUse::Kind::kRead);
   if (!used.ok()) return used.status();

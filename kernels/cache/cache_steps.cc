@@ -7,29 +7,6 @@
 #include "kernels/cache/paged_cache.h"
 
 namespace ratequant::kv {
-namespace {
-
-// Blocks [first, end) of a sequence that a step writes to. Those that other
-// sequences share are copied, those that aren't there are new.
-struct WrittenBlocks {
-  int first = 0;
-  int end = 0;
-};
-
-WrittenBlocks BlocksOfStep(const KvCacheConfig& config, int max_block_tokens,
-                           const SequenceStep& step) {
-  const int end =
-      PackedEnd(step.begin + step.count, config.window, 1, step.packed_floor);
-  if (end == PackedEnd(step.begin, config.window, 1, step.packed_floor)) {
-    return {};
-  }
-  const int first =
-      PackedEnd(step.begin, config.window, max_block_tokens, step.packed_floor);
-  return {first / config.page_tokens,
-          (end + config.page_tokens - 1) / config.page_tokens};
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<KvBatch>> PagedCache::MakeBatch(
     int max_entries, int max_tokens) const {
@@ -51,14 +28,6 @@ absl::StatusOr<std::unique_ptr<KvBatch>> PagedCache::MakeBatch(
   if (!backend.ok()) return backend.status();
   return std::make_unique<PagedBatch>(this, max_entries, max_tokens,
                                       *std::move(backend));
-}
-
-absl::Status PagedCache::CheckCapacity(const SequenceState& state,
-                                       int64_t begin, int64_t tokens) const {
-  if (tokens <= options_.max_tokens - begin) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("sequence ", state.id, " would have ", begin, " + ", tokens,
-                   " tokens; the cache is made for ", options_.max_tokens));
 }
 
 absl::Status PagedCache::Prepare(absl::Span<const BatchEntry> entries,
@@ -106,73 +75,6 @@ absl::Status PagedCache::Prepare(absl::Span<const BatchEntry> entries,
   if (!status.ok()) return status;
   to.steps = std::move(steps);
   for (Used& used : uses) to.states.push_back(std::move(used.state));
-  return absl::OkStatus();
-}
-
-absl::Status PagedCache::TakePages(absl::Span<SequenceState* const> states,
-                                   absl::Span<const SequenceStep> steps,
-                                   const Execution& on) {
-  std::vector<BlockChange> changes;
-  for (size_t i = 0; i < steps.size(); ++i) {
-    const WrittenBlocks written =
-        BlocksOfStep(config_, max_block_tokens_, steps[i]);
-    const std::vector<int32_t>& blocks = states[i]->blocks;
-    const int have = static_cast<int>(blocks.size());
-    for (int b = written.first; b < std::min(written.end, have); ++b) {
-      if (pages_.IsShared(blocks[b])) {
-        changes.push_back({states[i], b, blocks[b]});
-      }
-    }
-    for (int b = have; b < written.end; ++b) {
-      changes.push_back({states[i], b, -1});
-    }
-  }
-  return ChangeBlocks(changes, on);
-}
-
-absl::Status PagedCache::ChangeBlocks(absl::Span<const BlockChange> changes,
-                                      const Execution& on) {
-  if (changes.empty()) return absl::OkStatus();
-  std::vector<PageAllocator::Taken> taken;
-  if (!pages_.Take(static_cast<int>(changes.size()), &taken)) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        changes.size(), " pages are needed and ", pages_.FreePages(), " of ",
-        options_.num_pages, " are free"));
-  }
-  std::vector<PageEdit> edits;
-  for (size_t i = 0; i < changes.size(); ++i) {
-    if (changes[i].source < 0 && taken[i].clean) continue;
-    edits.push_back({taken[i].page, changes[i].source});
-  }
-  absl::Status status = backend_->EditPages(edits, on);
-  // Neighbouring blocks of a sequence are written together.
-  std::vector<int32_t> run;
-  for (size_t i = 0; status.ok() && i < changes.size(); ++i) {
-    run.push_back(taken[i].page);
-    const bool goes_on = i + 1 < changes.size() &&
-                         changes[i + 1].sequence == changes[i].sequence &&
-                         changes[i + 1].block == changes[i].block + 1;
-    if (goes_on) continue;
-    status = backend_->SetBlocks(
-        changes[i].sequence->slot,
-        changes[i].block + 1 - static_cast<int>(run.size()), run, on);
-    run.clear();
-  }
-  if (!status.ok()) {
-    for (const PageAllocator::Taken& page : taken) {
-      pages_.Return({&page.page, 1});
-    }
-    return status;
-  }
-  for (size_t i = 0; i < changes.size(); ++i) {
-    std::vector<int32_t>& blocks = changes[i].sequence->blocks;
-    if (changes[i].source < 0) {
-      blocks.push_back(taken[i].page);
-    } else {
-      blocks[changes[i].block] = taken[i].page;
-      pages_.Return({&changes[i].source, 1});
-    }
-  }
   return absl::OkStatus();
 }
 
@@ -239,8 +141,7 @@ absl::Status PagedCache::Append(const KvBatch& batch, int layer,
           state.lengths[layer], " tokens and the step was prepared for ",
           steps[i].begin));
     }
-    const WrittenBlocks written =
-        BlocksOfStep(config_, max_block_tokens_, steps[i]);
+    const WrittenBlocks written = BlocksOf(steps[i]);
     for (int b = written.first; b < written.end; ++b) {
       if (!pages_.IsShared(state.blocks[b])) continue;
       return absl::FailedPreconditionError(

@@ -109,6 +109,17 @@ class PagedCache final : public KvCache {
   void Adopt(std::shared_ptr<SequenceState> state);
   void ReturnSlot(int slot);
 
+  // Pages: cache_pages.cc.
+
+  // Blocks [first, end) of a sequence that a step writes to. Those that other
+  // sequences share are copied, those that aren't there are new.
+  struct WrittenBlocks {
+    int first = 0;
+    int end = 0;
+  };
+  WrittenBlocks BlocksOf(const SequenceStep& step) const;
+  // Pages that a sequence of `length` tokens has.
+  int64_t PackedBlocks(int32_t length, int32_t packed_floor) const;
   // Takes the pages that `steps` need, for the sequences beside them.
   absl::Status TakePages(absl::Span<SequenceState* const> states,
                          absl::Span<const SequenceStep> steps,
@@ -128,7 +139,6 @@ class PagedCache final : public KvCache {
   absl::Status BadValueError(const BadCacheValue& bad, int layer,
                              const SequenceState& state, int begin) const;
   absl::StatusOr<const PagedBatch*> Prepared(const KvBatch& batch) const;
-  int64_t PackedBlocks(int32_t length, int32_t packed_floor) const;
   int64_t SavedBytesOf(const SequenceState& state, int32_t length) const;
   template <typename Page, typename Rows>
   absl::Status VisitSaved(const SequenceState& state, int32_t length,
