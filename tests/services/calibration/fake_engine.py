@@ -25,9 +25,11 @@ DIGEST = "ab" * 32
 def main() -> None:
     args = parse()
     if args.pid_file:
-        with open(args.pid_file + ".tmp", "w", encoding="ascii") as out:
+        # Of its own: two engines of one worker may start at once.
+        unfinished = f"{args.pid_file}.{os.getpid()}"
+        with open(unfinished, "w", encoding="ascii") as out:
             out.write(str(os.getpid()))
-        os.rename(args.pid_file + ".tmp", args.pid_file)
+        os.rename(unfinished, args.pid_file)
     with open(args.text, encoding="utf-8") as text:
         assert text.read().strip(), "the worker passes no empty text"
     Engine(args).run()
