@@ -3,16 +3,26 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "clients/cli/calibration_view.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/exit_code.h"
 #include "clients/cli/find_calibration.h"
 #include "clients/cli/help.h"
+#include "clients/cli/value_checks.h"
+#include "clients/cpp/quantizer_text.h"
 #include "clients/cpp/resource_names.h"
 
 namespace ratequant::cli {
 namespace {
+
+struct ListFlags {
+  std::string model;
+  std::string quantizer;
+  std::string since;
+  std::string before;
+};
 
 struct CalibrationFlags {
   std::string model;
@@ -30,12 +40,32 @@ absl::StatusOr<std::vector<std::string>> ModelsToList(const std::string& model,
   return names;
 }
 
-absl::Status ListCalibrations(const std::string& model, Session& session) {
-  auto models = ModelsToList(model, session);
+absl::StatusOr<v1::ListCalibrationsRequest> FilterOf(const ListFlags& flags) {
+  v1::ListCalibrationsRequest filter;
+  if (!flags.quantizer.empty()) {
+    auto quantizer = client::QuantizerFromText(flags.quantizer);
+    if (!quantizer.ok()) return quantizer.status();
+    *filter.mutable_quantizer() = *std::move(quantizer);
+  }
+  // The options' check has turned them into seconds.
+  int64_t seconds = 0;
+  if (absl::SimpleAtoi(flags.since, &seconds)) {
+    filter.mutable_create_time_from()->set_seconds(seconds);
+  }
+  if (absl::SimpleAtoi(flags.before, &seconds)) {
+    filter.mutable_create_time_before()->set_seconds(seconds);
+  }
+  return filter;
+}
+
+absl::Status ListCalibrations(const ListFlags& flags, Session& session) {
+  auto filter = FilterOf(flags);
+  if (!filter.ok()) return UsageError(filter.status().message());
+  auto models = ModelsToList(flags.model, session);
   if (!models.ok()) return models.status();
   std::vector<v1::Calibration> all;
   for (const std::string& name : *models) {
-    auto calibrations = session.client().ListCalibrations(name);
+    auto calibrations = session.client().ListCalibrations(name, *filter);
     if (!calibrations.ok()) return calibrations.status();
     all.insert(all.end(), calibrations->begin(), calibrations->end());
   }
@@ -47,8 +77,13 @@ absl::Status ListCalibrations(const std::string& model, Session& session) {
     return session.PrintJson(response);
   }
   if (all.empty()) {
+    const bool filtered = !flags.quantizer.empty() || !flags.since.empty() ||
+                          !flags.before.empty();
     session.Print(
-        "no calibration is stored yet; see: ratequant calibrate --help\n");
+        filtered
+            ? "no calibration matches; see all: ratequant calibrations list\n"
+            : "no calibration is stored yet; see: ratequant calibrate "
+              "--help\n");
     return absl::OkStatus();
   }
   session.Print(RenderCalibrationList(all, session.terminal().out_style));
@@ -75,7 +110,8 @@ absl::Status DeleteCalibration(const CalibrationFlags& flags,
   }
   auto name = FindCalibration(session.client(), flags.model, flags.name);
   if (!name.ok()) return name.status();
-  absl::Status deleted = session.client().DeleteCalibration(flags.model, *name, flags.force);
+  absl::Status deleted =
+      session.client().DeleteCalibration(flags.model, *name, flags.force);
   if (!deleted.ok()) return deleted;
   if (session.json) {
     v1::DeleteCalibrationRequest done;
@@ -112,19 +148,32 @@ void AddCalibrationsCommand(CLI::App& app, Session& session) {
                                "ratequant calibrations get --help",
                                "ratequant calibrations delete --help"}});
 
-  auto list_flags = std::make_shared<CalibrationFlags>();
+  auto list_flags = std::make_shared<ListFlags>();
   CLI::App* list =
       verb->add_subcommand("list", "Lists calibrations, newest first");
   list->add_option("--model", list_flags->model,
                    "Only this model's; all models' when left out")
       ->option_text("MODEL");
+  list->add_option("--quantizer", list_flags->quantizer,
+                   "Only those that measured this quantizer")
+      ->option_text("NAME[:PARAMETER=VALUE,...]");
+  list->add_option("--since", list_flags->since,
+                   "Only those stored at this time (UTC) or later")
+      ->transform(UniversalTime())
+      ->option_text("TIME");
+  list->add_option("--before", list_flags->before,
+                   "Only those stored before this time (UTC)")
+      ->transform(UniversalTime())
+      ->option_text("TIME");
   SetHelp(*list,
           {.examples = {"ratequant calibrations list",
-                        "ratequant calibrations list --model Qwen/Qwen3-8B"}});
+                        "ratequant calibrations list --model Qwen/Qwen3-8B",
+                        "ratequant calibrations list --quantizer kivi --since "
+                        "2026-11-01"}});
   list->callback([list_flags, &session] {
     session.model = list_flags->model;
     session.command = [list_flags, &session] {
-      return ListCalibrations(list_flags->model, session);
+      return ListCalibrations(*list_flags, session);
     };
   });
 

@@ -1,6 +1,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "clients/cli/calibration_view.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/help.h"
@@ -8,8 +9,8 @@
 namespace ratequant::cli {
 namespace {
 
-absl::Status ListModels(Session& session) {
-  auto models = session.client().ListModels();
+absl::Status ListModels(const std::string& prefix, Session& session) {
+  auto models = session.client().ListModels(prefix);
   if (!models.ok()) return models.status();
   if (session.json) {
     v1::ListModelsResponse response;
@@ -17,6 +18,10 @@ absl::Status ListModels(Session& session) {
       *response.add_models() = std::move(model);
     }
     return session.PrintJson(response);
+  }
+  if (models->empty() && !prefix.empty()) {
+    session.Print(absl::StrCat("no model's id begins with '", prefix, "'\n"));
+    return absl::OkStatus();
   }
   if (models->empty()) {
     session.Print(
@@ -46,13 +51,21 @@ void AddModelsCommand(CLI::App& app, Session& session) {
   verb->callback([verb, &session] {
     // With `get` its own callback, which runs first, has chosen.
     if (!verb->get_subcommands().empty()) return;
-    session.command = [&session] { return ListModels(session); };
+    session.command = [&session] { return ListModels("", session); };
   });
 
-  CLI::App* list = verb->add_subcommand("list", "Lists all models (default)");
-  SetHelp(*list, {.examples = {"ratequant models list"}});
-  list->callback([&session] {
-    session.command = [&session] { return ListModels(session); };
+  auto prefix = std::make_shared<std::string>();
+  CLI::App* list = verb->add_subcommand("list", "Lists models (default: all)");
+  list->add_option("--prefix", *prefix,
+                   "Only models whose id begins so, such as Qwen-- for all of "
+                   "Qwen's")
+      ->option_text("TEXT");
+  SetHelp(*list, {.examples = {"ratequant models list",
+                               "ratequant models list --prefix Qwen--"}});
+  list->callback([prefix, &session] {
+    session.command = [prefix, &session] {
+      return ListModels(*prefix, session);
+    };
   });
 
   auto name = std::make_shared<std::string>();

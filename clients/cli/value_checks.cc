@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 
 namespace ratequant::cli {
 
@@ -83,6 +84,25 @@ CLI::Validator PositiveSeconds() {
         bool number = absl::SimpleAtod(text, &seconds);
         if (number && seconds > 0 && std::isfinite(seconds)) return "";
         return absl::StrCat("'", text, "' is not a number of seconds above 0");
+      },
+      "");
+}
+
+CLI::Validator UniversalTime() {
+  return CLI::Validator(
+      [](std::string& text) -> std::string {
+        for (const char* form :
+             {"%Y-%m-%d", "%Y-%m-%d %H:%M", absl::RFC3339_sec}) {
+          absl::Time time;
+          std::string why;
+          if (absl::ParseTime(form, text, &time, &why)) {
+            text = absl::StrCat(absl::ToUnixSeconds(time));
+            return "";
+          }
+        }
+        return absl::StrCat("'", text,
+                            "' is not a time, such as 2026-11-24, '2026-11-24 "
+                            "08:04' or 2026-11-24T08:04:00Z");
       },
       "");
 }

@@ -28,6 +28,10 @@ CLI::Validator MemorySize();
 // A finite number of seconds above 0.
 CLI::Validator PositiveSeconds();
 
+// A time as "2026-11-24", "2026-11-24 08:04" or "2026-11-24T08:04:00Z", universal
+// unless an offset says otherwise, which is turned into seconds since 1970.
+CLI::Validator UniversalTime();
+
 // One of the names of `choices`, which is turned into its number.
 CLI::Validator Choice(const std::map<std::string, int>& choices);
 

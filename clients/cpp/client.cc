@@ -41,10 +41,10 @@ absl::StatusOr<v1::Calibration> Client::GetCalibration(
 }
 
 absl::StatusOr<std::vector<v1::Calibration>> Client::ListCalibrations(
-    absl::string_view model) {
-  v1::ListCalibrationsRequest request;
+    absl::string_view model, v1::ListCalibrationsRequest request) {
   request.set_parent(ModelName(model));
   request.set_page_size(kPageSize);
+  request.clear_page_token();
   std::vector<v1::Calibration> calibrations;
   do {
     auto page = connection_->ListCalibrations(request);
@@ -72,8 +72,10 @@ absl::StatusOr<v1::Model> Client::GetModel(absl::string_view model) {
   return connection_->GetModel(request);
 }
 
-absl::StatusOr<std::vector<v1::Model>> Client::ListModels() {
+absl::StatusOr<std::vector<v1::Model>> Client::ListModels(
+    absl::string_view id_prefix) {
   v1::ListModelsRequest request;
+  request.set_id_prefix(std::string(id_prefix));
   request.set_page_size(kPageSize);
   std::vector<v1::Model> models;
   do {

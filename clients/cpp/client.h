@@ -53,9 +53,10 @@ class Client {
   absl::StatusOr<v1::Calibration> GetCalibration(
       absl::string_view model, absl::string_view calibration = "latest");
 
-  // All of a model's calibrations, newest first, without their arrays.
+  // A model's calibrations, newest first, without their arrays: all, or those
+  // within the quantizer and times of `filter`, whose other fields aren't read.
   absl::StatusOr<std::vector<v1::Calibration>> ListCalibrations(
-      absl::string_view model);
+      absl::string_view model, v1::ListCalibrationsRequest filter = {});
 
   // Deletes a calibration and the bit maps solved from it; with evaluations of
   // those it needs `force`, which deletes them too. After UNAVAILABLE it isn't
@@ -66,8 +67,9 @@ class Client {
 
   absl::StatusOr<v1::Model> GetModel(absl::string_view model);
 
-  // All models, by id.
-  absl::StatusOr<std::vector<v1::Model>> ListModels();
+  // The models whose id begins with `id_prefix`, by id.
+  absl::StatusOr<std::vector<v1::Model>> ListModels(
+      absl::string_view id_prefix = "");
 
   // Stores a policy under a name; the same content again is the stored one.
   // Queries name it in `policy_name`.

@@ -158,6 +158,28 @@ TEST_F(AllocatorTest, CalibrationsAreListedForOneModelOrAll) {
   EXPECT_EQ(RunJson("calibrations list")["calibrations"].size(), 3u);
 }
 
+TEST_F(AllocatorTest, ListsAreFiltered) {
+  EXPECT_EQ(RunJson("models list --prefix org--")["models"].size(), 1u);
+  EXPECT_EQ(Run("models list --prefix nobody").out,
+            "no model's id begins with 'nobody'\n");
+  const auto count = [&](const std::string& filter) {
+    const Json json = RunJson("calibrations list " + filter);
+    return json.contains("calibrations") ? json["calibrations"].size() : 0;
+  };
+  EXPECT_EQ(count("--quantizer kivi"), 2u);
+  EXPECT_EQ(count("--quantizer kivi:group_size=64"), 0u);
+  EXPECT_EQ(count("--since 2020-01-01"), 3u);
+  EXPECT_EQ(count("--before 2020-01-01T00:00:00Z"), 0u);
+  EXPECT_EQ(Run("calibrations list --before 2020-01-01").out,
+            "no calibration matches; see all: ratequant calibrations list\n");
+}
+
+TEST_F(AllocatorTest, FiltersThatMeanNothingAreNamed) {
+  EXPECT_THAT(Run("calibrations list --since yesterday").err,
+              HasSubstr("'yesterday' is not a time, such as 2026-11-24"));
+  EXPECT_THAT(Run("calibrations list --quantizer kiwi").err, HasSubstr("kiwi"));
+}
+
 TEST_F(AllocatorTest, ACalibrationIsShownByModelIdPrefixAndName) {
   ProcessResult latest = Run("calibrations get --model org/small");
   EXPECT_EQ(latest.exit_code, 0);
