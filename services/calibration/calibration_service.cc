@@ -89,14 +89,13 @@ void Log(const absl::StatusOr<v1::CalibrateProgress>& outcome) {
 
 }  // namespace
 
-CalibrationService::CalibrationService(ModelRoot model_root,
-                                       EngineOptions engine,
-                                       const SweepExecution& execution,
-                                       const JobQueue::Options& queue,
-                                       Publisher& publisher)
+CalibrationService::CalibrationService(
+    ModelRoot model_root, EngineOptions engine, const SweepExecution& execution,
+    const JobQueue::Options& queue, uint64_t memory_limit, Publisher& publisher)
     : model_root_(std::move(model_root)),
       engine_(std::move(engine)),
       execution_(execution),
+      memory_share_(memory_limit / queue.max_concurrent),
       publisher_(publisher),
       queue_(queue) {}
 
@@ -107,7 +106,7 @@ CalibrationService::CalibrateModel(grpc::CallbackServerContext* context,
   auto* reactor = new ModelReactor(token.ok() ? *token : nullptr);
   const std::shared_ptr<CalibrateCall> call = reactor->call();
   if (!token.ok()) return call->End(WithReason(token.status())), reactor;
-  auto plan = MakePlan(request->model(), request->options(), "");
+  auto plan = Plan(request->model(), request->options(), "");
   if (!plan.ok()) return call->End(plan.status()), reactor;
   auto path = model_root_.Resolve(request->model_path());
   if (!path.ok()) return call->End(path.status()), reactor;
@@ -133,6 +132,14 @@ CalibrationService::CalibrateStream(grpc::CallbackServerContext* context) {
   Run(context, call,
       [this, call = call.get()]() { return CalibrateFromStream(*call); });
   return reactor;
+}
+
+absl::StatusOr<CalibrationPlan> CalibrationService::Plan(
+    const std::string& model, const v1::CalibrateOptions& options,
+    absl::string_view prefix) const {
+  auto plan = MakePlan(model, options, prefix);
+  if (plan.ok()) plan->memory_bytes = memory_share_;
+  return plan;
 }
 
 void CalibrationService::Run(grpc::CallbackServerContext* context,
@@ -188,7 +195,7 @@ CalibrationService::Outcome CalibrationService::CalibrateFromStream(
   const ChunkReader reader = MakeReader(call, engine_.timeout);
   auto header = ReadHeader(reader);
   if (!header.ok()) return header.status();
-  auto plan = MakePlan(header->model(), header->options(), "header.");
+  auto plan = Plan(header->model(), header->options(), "header.");
   if (!plan.ok()) return plan.status();
   StreamSource source(*plan, *std::move(header), reader);
   return Calibrate(*plan, source, call);

@@ -27,12 +27,14 @@ namespace ratequant::calibration {
 class CalibrationService final
     : public v1::CalibrationService::CallbackService {
  public:
-  // `publisher` must outlive the service. `threads` is the sweep's, 0 for one
-  // per core. A stream that says nothing for `engine.timeout` is given up like
-  // an engine.
+  // `publisher` must outlive the service. A stream that says nothing for
+  // `engine.timeout` is given up like an engine. `memory_limit` is what
+  // captured layers and tables may take in bytes; each of the
+  // `queue.max_concurrent` calibrations has an equal share of it.
   CalibrationService(ModelRoot model_root, EngineOptions engine,
                      const SweepExecution& execution,
-                     const JobQueue::Options& queue, Publisher& publisher);
+                     const JobQueue::Options& queue, uint64_t memory_limit,
+                     Publisher& publisher);
 
   grpc::ServerWriteReactor<v1::CalibrateProgress>* CalibrateModel(
       grpc::CallbackServerContext* context,
@@ -51,6 +53,9 @@ class CalibrationService final
   using Outcome = absl::StatusOr<v1::CalibrateProgress>;
   using Job = std::function<Outcome()>;
 
+  absl::StatusOr<CalibrationPlan> Plan(const std::string& model,
+                                       const v1::CalibrateOptions& options,
+                                       absl::string_view prefix) const;
   void Run(grpc::CallbackServerContext* context,
            const std::shared_ptr<CalibrateCall>& call, Job job);
   absl::Status Busy() const;
@@ -64,6 +69,7 @@ class CalibrationService final
   const ModelRoot model_root_;
   const EngineOptions engine_;
   const SweepExecution execution_;
+  const uint64_t memory_share_;  // bytes of one calibration
   Publisher& publisher_;
   std::mutex mutex_;
   std::vector<std::weak_ptr<CalibrateCall>> calls_;  // that may not have ended

@@ -8,9 +8,10 @@ namespace ratequant::calibration {
 
 bool ChunkQueue::Push(v1::CalibrateChunk chunk) {
   std::lock_guard<std::mutex> lock(mutex_);
+  bytes_ += chunk.ByteSizeLong();
   chunks_.push_back(std::move(chunk));
   changed_.notify_all();
-  starved_ = chunks_.size() >= kCapacity;
+  starved_ = !HasRoom();
   return !starved_;
 }
 
@@ -41,7 +42,9 @@ absl::StatusOr<absl::optional<v1::CalibrateChunk>> ChunkQueue::Pop(
   if (chunks_.empty()) return absl::optional<v1::CalibrateChunk>();
   auto chunk = absl::make_optional(std::move(chunks_.front()));
   chunks_.pop_front();
-  const bool call = std::exchange(starved_, false);
+  bytes_ -= chunk->ByteSizeLong();
+  const bool call = starved_ && HasRoom();
+  if (call) starved_ = false;
   lock.unlock();
   if (call) room_();
   return chunk;

@@ -20,9 +20,11 @@ namespace ratequant::calibration {
 // Thread-safe.
 class ChunkQueue {
  public:
-  // Chunks that may wait. Whoever fills the queue asks for the next chunk while
-  // there is room, and again when `room` is called (without a lock).
+  // Chunks that may wait, and their bytes; the last one may go beyond. Whoever
+  // fills the queue asks for the next chunk while there is room, and again when
+  // `room` is called (without a lock).
   static constexpr size_t kCapacity = 4;
+  static constexpr size_t kCapacityBytes = 8 << 20;
 
   explicit ChunkQueue(std::function<void()> room) : room_(std::move(room)) {}
 
@@ -42,10 +44,15 @@ class ChunkQueue {
       absl::Duration patience, const CancelToken& cancel);
 
  private:
+  bool HasRoom() const {
+    return chunks_.size() < kCapacity && bytes_ < kCapacityBytes;
+  }
+
   const std::function<void()> room_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<v1::CalibrateChunk> chunks_;
+  size_t bytes_ = 0;  // of chunks_
   bool closed_ = false;
   bool starved_ = false;  // `room` is owed
 };

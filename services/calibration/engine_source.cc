@@ -7,12 +7,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "services/calibration/engine_errors.h"
+#include "services/calibration/memory_need.h"
 #include "spdlog/spdlog.h"
 
 namespace ratequant::calibration {
 namespace {
 
 // Slots let the engine run ahead of the sweep; more than a few buy nothing.
+// With one, they take turns.
 constexpr uint64_t kMaxSlots = 8;
 constexpr uint64_t kMinSlots = 2;
 constexpr uint64_t kSegmentTarget = uint64_t{256} << 20;
@@ -29,11 +31,11 @@ v1::CaptureInfo InfoOf(const HelloMessage& hello) {
   return info;
 }
 
-uint64_t SlotCount(uint64_t slot_bytes, uint32_t layers) {
+uint64_t SlotCount(uint64_t slot_bytes, uint64_t most, uint32_t layers) {
   const uint64_t fit = kSegmentTarget / slot_bytes;
   const uint64_t wanted = std::clamp(fit, kMinSlots, kMaxSlots);
   // One slot more than a sequence has layers is never used.
-  return std::min<uint64_t>(wanted, uint64_t{layers} + 1);
+  return std::min({wanted, most, uint64_t{layers} + 1});
 }
 
 }  // namespace
@@ -58,6 +60,7 @@ absl::StatusOr<CaptureShape> EngineSource::Open() {
   absl::Status checked = CheckHello(*hello);
   if (!checked.ok()) return checked;
   hello_ = *std::move(hello);
+  text_file_.reset();  // It has been read.
   shape_.geometry = hello_.geometry;
   absl::Status made = MakeSegment();
   if (!made.ok()) return made;
@@ -162,7 +165,9 @@ absl::Status EngineSource::MakeSegment() {
   tensor_bytes_ =
       TensorBytes(shape_.geometry, plan_.sequence_length, shape_.dtype);
   const uint64_t slot_bytes = 4 * tensor_bytes_;
-  const uint64_t slots = SlotCount(slot_bytes, shape_.geometry.layers());
+  auto most = LayersInMemory(plan_, shape_.geometry, slot_bytes);
+  if (!most.ok()) return most.status();
+  const uint64_t slots = SlotCount(slot_bytes, *most, shape_.geometry.layers());
   auto segment = MemoryFile::Create("ratequant-capture", slots * slot_bytes);
   if (!segment.ok()) return EngineWithoutMemory(segment.status());
   segment_ = *std::move(segment);

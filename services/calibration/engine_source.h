@@ -40,7 +40,9 @@ struct EngineOptions {
 // Every failure is an error with a reason: the engine's own (MODEL_UNREADABLE,
 // UNSUPPORTED_MODEL, TEXT_EMPTY, TEXT_TOO_SHORT), ENGINE_CRASHED,
 // ENGINE_OUT_OF_MEMORY, ENGINE_HUNG, and ENGINE_ERROR for a breach of the
-// protocol. The end of the engine's standard error is part of the message.
+// protocol. The end of the engine's standard error is part of the message. What
+// the engine announces and doesn't fit into the plan's memory is
+// MEMORY_LIMIT_EXCEEDED.
 class EngineSource : public CaptureSource {
  public:
   // `model_path` and `text` are what the engine reads. `cancel` must outlive

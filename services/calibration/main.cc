@@ -85,6 +85,13 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Calibrations that may wait for their turn")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();
+  app.add_option(
+         "--memory-limit", flags.worker.memory_limit,
+         "Bytes that captured layers and tables of all calibrations may "
+         "take, each an equal share; KiB, MiB and GiB are understood")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->type_name("SIZE")
+      ->capture_default_str();
   app.add_option("--shutdown-grace", flags.shutdown_grace,
                  "How long calibrations may go on after SIGTERM")
       ->type_name("SECONDS")

@@ -27,6 +27,7 @@ inline constexpr uint32_t kMaxGroups = 65536;  // layers * kv_heads * 2
 // groups * quantizers: keeps a calibration below the registry's 64 MiB.
 inline constexpr uint64_t kMaxCurves = uint64_t{1} << 18;
 inline constexpr uint64_t kMaxLayerBytes = uint64_t{4} << 30;
+inline constexpr uint64_t kDefaultMemoryLimit = uint64_t{4} << 30;
 // Fewer calibration tokens than this raise a warning.
 inline constexpr uint64_t kFewTokens = 4096;
 // What the registry takes of provenance: entries, and bytes of each.
@@ -43,6 +44,9 @@ struct CalibrationPlan {
   uint32_t sequence_length = 0;
   uint32_t sink_tokens = 0;
   uint32_t page_tokens = 0;  // in the page that byte counts are for
+  // What it may keep in the worker's memory (memory_need.h); the worker's, not
+  // the request's.
+  uint64_t memory_bytes = kDefaultMemoryLimit;
 
   uint64_t tokens() const { return uint64_t{sequences} * sequence_length; }
 };

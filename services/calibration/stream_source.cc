@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/calibration/memory_need.h"
 #include "services/common/status.h"
 
 namespace ratequant::calibration {
@@ -73,6 +74,8 @@ absl::StatusOr<CaptureShape> StreamSource::Open() {
   shape_ = {header_.geometry(), *dtype};
   tensor_bytes_ = TensorBytes(shape_.geometry, plan_.sequence_length, *dtype);
   layer_bytes_ = kTensors * tensor_bytes_;
+  auto fits = LayersInMemory(plan_, shape_.geometry, layer_bytes_);
+  if (!fits.ok()) return fits.status();
   layers_ =
       std::make_unique<LayerTracker>(plan_.sequences, shape_.geometry.layers());
   return shape_;

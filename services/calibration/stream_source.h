@@ -36,7 +36,8 @@ class StreamSource : public CaptureSource {
                ChunkReader read);
 
   // INVALID_ARGUMENT: UNSUPPORTED_SHAPE, or INVALID_ARGUMENT for a dtype,
-  // digest or loss in the header that makes no sense.
+  // digest or loss in the header that makes no sense. FAILED_PRECONDITION
+  // MEMORY_LIMIT_EXCEEDED.
   absl::StatusOr<CaptureShape> Open() override;
   absl::StatusOr<absl::optional<CapturedLayer>> Next() override;
   v1::CaptureInfo Info() const override;

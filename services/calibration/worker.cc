@@ -30,7 +30,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(
   worker->service_ = std::make_unique<CalibrationService>(
       *std::move(root), options.engine,
       SweepExecution{options.device, options.threads}, options.queue,
-      *worker->publisher_);
+      options.memory_limit, *worker->publisher_);
   auto server = Server::Start(
       options.server,
       {{worker->service_.get(), v1::CalibrationService::service_full_name()}});

@@ -2,12 +2,14 @@
 #define RATEQUANT_SERVICES_CALIBRATION_WORKER_H_
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "services/calibration/calibration_service.h"
 #include "services/calibration/engine_source.h"
+#include "services/calibration/plan.h"
 #include "services/calibration/publisher.h"
 #include "services/common/server.h"
 
@@ -22,6 +24,7 @@ struct WorkerOptions {
   kv::Device device;  // of the sweep
   int threads = 0;    // of the sweep on the CPU; 0: one per core
   JobQueue::Options queue;
+  uint64_t memory_limit = kDefaultMemoryLimit;          // of layers and tables
   absl::Duration publish_deadline = absl::Seconds(10);  // of one attempt
   PublisherOptions publisher;
 };

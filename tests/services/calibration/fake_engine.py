@@ -4,7 +4,8 @@ with tensors from a file, and can be told to misbehave. Standard library only.
 Called as the worker calls any engine, with these arguments before the worker's:
 
   --geometry L,H,Q,D   layers, KV heads, query heads, head_dim
-  --tensors FILE       float32, [sequence][layer][K, V, dK, dV][head, token, dim]
+  --tensors FILE       float32, [sequence][layer][K, V, dK, dV][head, token, dim];
+                       read from its start again where it is too short
   --fault NAME         see FAULTS
   --pid-file FILE      where to write this process's number
 """
@@ -111,7 +112,8 @@ class Engine:
     def send_layer(self, sequence: int, layer: int) -> None:
         slot = 0 if self.fault == "ignore-release" else self.take_slot()
         size = 4 * self.tensor_bytes
-        self.tensors.seek((sequence * self.layers + layer) * size)
+        available = os.fstat(self.tensors.fileno()).st_size // size
+        self.tensors.seek((sequence * self.layers + layer) % available * size)
         data = bytearray(self.tensors.read(size))
         self.spoil(data, sequence, layer)
         self.segment[slot * size : (slot + 1) * size] = bytes(data)
@@ -138,13 +140,12 @@ class Engine:
 
     def spoil(self, data: bytearray, sequence: int, layer: int) -> None:
         size = self.tensor_bytes
-        # Head 1, token 7, channel 3 of sequence 1, layer 1.
+        # Head 1, token 7, channel 3 of the layer that "nan@sequence.layer" names.
         place = ((1 * self.args.sequence_length + 7) * self.dim + 3) * 4
-        if (sequence, layer) == (1, 1):
-            if self.fault == "nan":
-                struct.pack_into("<f", data, place, float("nan"))
-            if self.fault == "inf-gradient":
-                struct.pack_into("<f", data, 3 * size + place, float("inf"))
+        if self.fault == f"nan@{sequence}.{layer}":
+            struct.pack_into("<f", data, place, float("nan"))
+        if self.fault == f"inf-gradient@{sequence}.{layer}":
+            struct.pack_into("<f", data, 3 * size + place, float("inf"))
         if self.fault == "zero-values" and layer == 0:
             data[size : 2 * size] = bytes(size)
         if self.fault == "zero-gradients":

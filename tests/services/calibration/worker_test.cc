@@ -9,7 +9,9 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "services/calibration/calibration_builder.h"
+#include "services/calibration/memory_need.h"
 #include "services/common/status.h"
+#include "tests/services/calibration/file_size_limit.h"
 #include "tests/services/calibration/process_state.h"
 #include "tests/services/calibration/worker_fixture.h"
 
@@ -142,13 +144,16 @@ TEST_F(WorkerTest, ShowsThatItLivesWhileTheEngineIsSilent) {
 }
 
 TEST_F(WorkerTest, FindsTensorsThatAreNotFinite) {
-  Start("nan");
-  ExpectError(CalibrateModel(), absl::StatusCode::kDataLoss,
-              "NON_FINITE_CAPTURE", "sequence 1: ");
-  const std::string message(CalibrateModel().status.message());
-  EXPECT_THAT(message, AllOf(HasSubstr("layer 1"), HasSubstr("head 1"),
-                             HasSubstr("token 7")));
-  Start("inf-gradient");
+  Start("nan@9.17", "20,2,4,32");
+  v1::CalibrateModelRequest request = Request();
+  request.mutable_options()->set_sequences(12);
+  const CallResult result = CalibrateModel(request);
+  ExpectError(result, absl::StatusCode::kDataLoss, "NON_FINITE_CAPTURE",
+              "sequence 9: ");
+  EXPECT_THAT(
+      std::string(result.status.message()),
+      AllOf(HasSubstr("layer 17"), HasSubstr("head 1"), HasSubstr("token 7")));
+  Start("inf-gradient@1.1");
   ExpectError(CalibrateModel(), absl::StatusCode::kDataLoss,
               "NON_FINITE_CAPTURE", "gradient");
 }
@@ -175,9 +180,11 @@ TEST_F(WorkerTest, PassesOnTheEnginesErrors) {
   Start("crash@middle");
   ExpectError(CalibrateModel(), absl::StatusCode::kAborted, "ENGINE_CRASHED",
               "the fake engine's last words");
-  Start("sigkill@middle");
-  ExpectError(CalibrateModel(), absl::StatusCode::kAborted,
-              "ENGINE_OUT_OF_MEMORY", "signal 9");
+  for (const char* place : {"start", "hello", "middle", "end"}) {
+    Start(absl::StrCat("sigkill@", place));
+    ExpectError(CalibrateModel(), absl::StatusCode::kAborted,
+                "ENGINE_OUT_OF_MEMORY", "signal 9");
+  }
   Start("too-short@start");
   ExpectError(CalibrateModel(), absl::StatusCode::kInvalidArgument,
               "TEXT_TOO_SHORT", "the fake engine says so");
@@ -241,6 +248,17 @@ TEST_F(WorkerTest, RefusesBadRequests) {
   refused([](R r) { r.clear_model_path(); }, "INVALID_ARGUMENT", "is empty");
   refused([](R r) { r.mutable_options()->set_sequence_length(100); },
           "UNSUPPORTED_SHAPE", "100 tokens");
+  refused([](R r) { r.mutable_options()->set_sequence_length(16); },
+          "UNSUPPORTED_SHAPE", "16 tokens; must be a multiple of 32");
+  refused(
+      [](R r) {
+        r.mutable_options()->set_sequence_length(32);
+        r.mutable_options()->set_page_tokens(64);
+        v1::Quantizer* kivi = r.mutable_options()->add_quantizers();
+        kivi->set_kind(v1::Quantizer::KIVI);
+        kivi->set_group_size(64);
+      },
+      "UNSUPPORTED_SHAPE", "32 tokens; must be a multiple of 64");
   refused([](R r) { r.mutable_options()->set_sequence_length(32800); },
           "UNSUPPORTED_SHAPE", "at most 32768");
   refused([](R r) { r.mutable_options()->set_sequences(4097); },
@@ -254,6 +272,43 @@ TEST_F(WorkerTest, RefusesBadRequests) {
         }
       },
       "UNSUPPORTED_QUANTIZER", "rtn is listed twice");
+}
+
+TEST_F(WorkerTest, RefusesACaptureBeyondItsMemory) {
+  const auto plan = MakePlan("models/tiny", TestCapture::Options(), "");
+  const uint64_t least = TableBytes(*plan, TestCapture::Geometry()) +
+                         4 * TestCapture::kTensorBytes;
+  options_.memory_limit = least;
+  Start();
+  const CallResult enough = CalibrateModel();
+  ASSERT_TRUE(enough.status.ok()) << enough.status;
+  options_.memory_limit = kDefaultMemoryLimit;
+  Start();
+  EXPECT_EQ(CalibrateModel().done().calibration(), enough.done().calibration());
+
+  // Calibrations that may run at the same time share it.
+  options_.memory_limit = 2 * least - 1;
+  options_.queue.max_concurrent = 2;
+  Start();
+  const char kMessage[] =
+      "one layer of 64 tokens takes 0.1 MiB and the tables of 3 layers take";
+  ExpectError(CalibrateModel(), absl::StatusCode::kFailedPrecondition,
+              "MEMORY_LIMIT_EXCEEDED", kMessage);
+  ExpectError(CalibrateStream(capture_.Chunks("models/tiny")),
+              absl::StatusCode::kFailedPrecondition, "MEMORY_LIMIT_EXCEEDED",
+              kMessage);
+}
+
+TEST_F(WorkerTest, SaysThatSharedMemoryIsExhausted) {
+  Start();
+  {
+    FileSizeLimit limit(100 << 10);  // of a segment of 256 KiB
+    ExpectError(CalibrateModel(), absl::StatusCode::kAborted,
+                "ENGINE_OUT_OF_MEMORY",
+                "cannot get 262144 bytes of shared memory: posix_fallocate: "
+                "File too large");
+  }
+  EXPECT_TRUE(CalibrateModel().status.ok());
 }
 
 TEST_F(WorkerTest, ReadsModelsOnlyBelowItsRoot) {

@@ -1,0 +1,57 @@
+#include "services/calibration/memory_need.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "ratequant/kv/quantizer.h"
+#include "services/common/status.h"
+
+namespace ratequant::calibration {
+namespace {
+
+// One sum of the sweep becomes a table's entry, a field of a message, of its
+// copies and of its serialized forms.
+constexpr uint64_t kBytesPerSum = 80;
+// A group's fit of one quantizer: a message, and what it takes in the copies.
+constexpr uint64_t kBytesPerCurve = 256;
+
+double Mebibytes(uint64_t bytes) {
+  return static_cast<double>(bytes) / (1 << 20);
+}
+
+}  // namespace
+
+uint64_t TableBytes(const CalibrationPlan& plan,
+                    const v1::ModelGeometry& geometry) {
+  const uint64_t groups = uint64_t{geometry.layers()} * geometry.kv_heads() * 2;
+  const uint64_t quantizers = plan.quantizers.empty()
+                                  ? kv::DefaultQuantizers().size()
+                                  : plan.quantizers.size();
+  // Three distortions at 8 widths, and two statistics of the group.
+  const uint64_t sums = quantizers * 8 * 3 + 2;
+  // The sweep measures blocks of 32 tokens before it adds them up.
+  const uint64_t blocks =
+      uint64_t{geometry.kv_heads()} * plan.sequence_length / kSequenceGranule;
+  return groups * (sums * kBytesPerSum + quantizers * kBytesPerCurve) +
+         blocks * sums * sizeof(double);
+}
+
+absl::StatusOr<uint64_t> LayersInMemory(const CalibrationPlan& plan,
+                                        const v1::ModelGeometry& geometry,
+                                        uint64_t layer_bytes) {
+  const uint64_t tables = TableBytes(plan, geometry);
+  if (tables <= plan.memory_bytes &&
+      layer_bytes <= plan.memory_bytes - tables) {
+    return (plan.memory_bytes - tables) / layer_bytes;
+  }
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, "MEMORY_LIMIT_EXCEEDED",
+      absl::StrFormat(
+          "one layer of %d tokens takes %.1f MiB and the tables of %d layers "
+          "take %.1f MiB; a calibration may keep %.1f MiB, its share of the "
+          "worker's --memory-limit: use shorter sequences, fewer quantizers or "
+          "a larger limit",
+          plan.sequence_length, Mebibytes(layer_bytes), geometry.layers(),
+          Mebibytes(tables), Mebibytes(plan.memory_bytes)));
+}
+
+}  // namespace ratequant::calibration
