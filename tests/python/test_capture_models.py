@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 from ratequant.capture import CaptureError, capture_sequence, probe_geometry
+from ratequant.capture.checkpointing import decoder_layers
 from tiny_models import ARCHITECTURES, TOKENS, make_model, random_ids
 from transformers import DynamicCache, PreTrainedModel
 
@@ -43,7 +44,7 @@ def summed_loss(model: PreTrainedModel, ids: torch.Tensor, cache: DynamicCache |
     return torch.nn.functional.cross_entropy(logits[:-1].double(), ids[1:], reduction="sum")
 
 
-def capture(model: PreTrainedModel, ids: torch.Tensor):
+def capture(model: PreTrainedModel, ids: torch.Tensor, checkpoint: bool = False):
     """(loss, {layer: (K, V, dK, dV)} in the order of delivery)."""
     layers = {}
 
@@ -51,7 +52,7 @@ def capture(model: PreTrainedModel, ids: torch.Tensor):
         assert layer not in layers
         layers[layer] = tuple(t.clone() for t in tensors)
 
-    return capture_sequence(model, probe_geometry(model), ids, on_layer), layers
+    return capture_sequence(model, probe_geometry(model), ids, on_layer, checkpoint), layers
 
 
 def test_geometry_is_the_configurations(case) -> None:
@@ -150,7 +151,8 @@ def test_keys_are_rotated_as_computed_by_hand() -> None:
     torch.testing.assert_close(layers[0][1].double(), heads(block.self_attn.v_proj), rtol=1e-4, atol=1e-4)
 
 
-def test_nothing_is_kept_of_a_layer_that_was_handed_over() -> None:
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_nothing_is_kept_of_a_layer_that_was_handed_over(checkpoint: bool) -> None:
     model = make_model("llama")
     handed_over: list[weakref.ref] = []
 
@@ -158,9 +160,47 @@ def test_nothing_is_kept_of_a_layer_that_was_handed_over() -> None:
         assert [r for r in handed_over if r() is not None] == []
         handed_over.extend(map(weakref.ref, tensors))
 
-    capture_sequence(model, probe_geometry(model), random_ids(), on_layer)
+    capture_sequence(model, probe_geometry(model), random_ids(), on_layer, checkpoint)
     assert len(handed_over) == 12 and all(r() is None for r in handed_over)
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+
+
+def test_layers_that_run_again_give_the_same_bits(case) -> None:
+    _, model = case
+    loss, layers = capture(model, random_ids())
+    again = capture(model, random_ids(), checkpoint=True)
+    assert again[0] == loss and list(again[1]) == list(layers)
+    for layer, tensors in layers.items():
+        assert all(torch.equal(a, b) for a, b in zip(tensors, again[1][layer], strict=True))
+    # The model is left as it was.
+    assert all("forward" not in module.__dict__ for module in model.modules())
+    assert capture(model, random_ids())[0] == loss
+
+
+def test_layers_that_run_again_keep_no_activations() -> None:
+    """Counted in the forward pass, by what autograd is given to keep outside of the layers."""
+    model = make_model("llama", num_hidden_layers=6)
+    geometry = probe_geometry(model)
+    kept: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    def elements(checkpoint: bool) -> int:
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            capture_sequence(model, geometry, random_ids(), lambda *tensors: None, checkpoint)
+        return sum(kept)
+
+    # The final norm and the loss are left.
+    assert elements(checkpoint=True) < elements(checkpoint=False) / 6
+
+
+def test_a_model_whose_layers_cannot_run_again_is_refused() -> None:
+    model = make_model("llama")
+    with pytest.raises(CaptureError, match="3 of 4 layers of 'llama' can run again"):
+        decoder_layers(model, 4)
 
 
 def test_sequences_do_not_influence_each_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ratequant.capture.cache import TapCache
+from ratequant.capture.checkpointing import checkpointed
 from ratequant.capture.errors import ENGINE_ERROR, UNSUPPORTED_MODEL, CaptureError
 from ratequant.capture.geometry import Geometry
 from ratequant.capture.loss import summed_nll_to_gradient_
@@ -29,26 +31,36 @@ class SequenceLoss:
 
 
 class _Tap:
-    """K and V of every layer until their gradients have come."""
+    """K and V of every layer until their gradients have come.
 
-    def __init__(self, shape: tuple[int, int, int, int], on_layer: OnLayer) -> None:
+    With `again` every layer stores twice: in the forward pass, where K and V are let go, and when it runs
+    again before its backward pass.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], again: bool, on_layer: OnLayer) -> None:
         self._shape = shape
+        self._again = again
         self._on_layer = on_layer
         self._tensors: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._gradients: dict[int, dict[str, torch.Tensor]] = {}
         self.delivered: set[int] = set()
+        self.backward = False
 
     def on_update(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if keys.shape != self._shape or values.shape != self._shape or layer in self._gradients:
+        runs_again = self._again and self.backward and layer in self._gradients
+        if keys.shape != self._shape or values.shape != self._shape or (
+            layer in self._gradients and not runs_again
+        ):
             raise CaptureError(
                 UNSUPPORTED_MODEL,
                 f"layer {layer} stores K {list(keys.shape)} and V {list(values.shape)}, not once "
                 f"{list(self._shape)} as in its first pass",
             )
-        self._tensors[layer] = keys.detach()[0], values.detach()[0]
-        self._gradients[layer] = {}
+        if runs_again or not self._again:
+            self._tensors[layer] = keys.detach()[0], values.detach()[0]
+        self._gradients.setdefault(layer, {})
         return self._watched(layer, "k", keys), self._watched(layer, "v", values)
 
     def _watched(self, layer: int, name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -71,7 +83,11 @@ class _Tap:
 
 
 def capture_sequence(
-    model: PreTrainedModel, geometry: Geometry, ids: torch.Tensor, on_layer: OnLayer
+    model: PreTrainedModel,
+    geometry: Geometry,
+    ids: torch.Tensor,
+    on_layer: OnLayer,
+    checkpoint: bool = False,
 ) -> SequenceLoss:
     """Captures one sequence.
 
@@ -86,19 +102,23 @@ def capture_sequence(
       geometry: from `probe_geometry`.
       ids: int64 [tokens], on the model's device.
       on_layer: may block; what it raises ends the capture and is raised here.
+      checkpoint: keep only each layer's input and run the layer again on the way back: activations, K, V
+        and gradients of one layer at a time are in memory then, for a forward pass more.
 
     Raises:
       CaptureError: UNSUPPORTED_MODEL; K and V don't have the probed shape. ENGINE_ERROR; the
         loss isn't finite, or a layer's gradient never came.
     """
     tokens = ids.shape[0]
-    tap = _Tap((1, geometry.kv_heads, tokens, geometry.head_dim), on_layer)
-    with torch.enable_grad():
+    tap = _Tap((1, geometry.kv_heads, tokens, geometry.head_dim), checkpoint, on_layer)
+    layers = checkpointed(model, geometry.layers) if checkpoint else contextlib.nullcontext()
+    with torch.enable_grad(), layers:
         cache = TapCache(tap.on_update)
         logits = model(input_ids=ids[None], past_key_values=cache, use_cache=True).logits
         loss = summed_nll_to_gradient_(logits.detach()[0], ids)
         if not math.isfinite(loss):
             raise CaptureError(ENGINE_ERROR, f"the model's loss is {loss}: its weights or activations are not finite")
+        tap.backward = True
         logits.backward(logits.detach())
     missing = sorted(set(range(geometry.layers)) - tap.delivered)
     if missing:
