@@ -1,32 +1,30 @@
 #include "clients/cpp/cancellation.h"
 
+#include <algorithm>
+
 namespace ratequant::client {
 
 void Cancellation::Cancel() {
   absl::MutexLock lock(&mutex_);
-  cancelled_ = true;
-  if (context_ != nullptr) context_->TryCancel();
-}
-
-bool Cancellation::cancelled() const {
-  absl::MutexLock lock(&mutex_);
-  return cancelled_;
+  if (notification_.HasBeenNotified()) return;
+  notification_.Notify();
+  for (grpc::ClientContext* context : contexts_) context->TryCancel();
 }
 
 Cancellation::Scope::Scope(Cancellation* cancellation,
                            grpc::ClientContext* context)
-    : cancellation_(cancellation) {
+    : cancellation_(cancellation), context_(context) {
   if (cancellation_ == nullptr) return;
   absl::MutexLock lock(&cancellation_->mutex_);
-  cancellation_->context_ = context;
-  // A call that has not started yet is cancelled when it starts.
-  if (cancellation_->cancelled_) context->TryCancel();
+  cancellation_->contexts_.push_back(context);
+  if (cancellation_->cancelled()) context->TryCancel();
 }
 
 Cancellation::Scope::~Scope() {
   if (cancellation_ == nullptr) return;
   absl::MutexLock lock(&cancellation_->mutex_);
-  cancellation_->context_ = nullptr;
+  auto& contexts = cancellation_->contexts_;
+  contexts.erase(std::find(contexts.begin(), contexts.end(), context_));
 }
 
 }  // namespace ratequant::client

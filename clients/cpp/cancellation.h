@@ -1,25 +1,31 @@
 #ifndef RATEQUANT_CLIENTS_CPP_CANCELLATION_H_
 #define RATEQUANT_CLIENTS_CPP_CANCELLATION_H_
 
+#include <vector>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "grpcpp/client_context.h"
 
 namespace ratequant::client {
 
-// Cancels a call from another thread. One object serves one call at a time.
-// Thread-safe; Cancel may come before, during or after the call.
+// Cancels calls from another thread. Thread-safe; Cancel may come before,
+// during or after a call.
 class Cancellation {
  public:
   Cancellation() = default;
   Cancellation(const Cancellation&) = delete;
   Cancellation& operator=(const Cancellation&) = delete;
 
-  // Ends the running call, and every later one, with CANCELLED. Not for use in
+  // Ends the running calls, and every later one, with CANCELLED. Not for use in
   // a signal handler: it takes a lock.
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  bool cancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
+  bool cancelled() const { return notification_.HasBeenNotified(); }
+
+  // Notified by Cancel, to wait on.
+  const absl::Notification& notification() const { return notification_; }
 
   // Ties a call to a Cancellation for as long as the scope lives.
   // `cancellation` may be null; `context` must outlive the scope.
@@ -31,13 +37,14 @@ class Cancellation {
     Scope& operator=(const Scope&) = delete;
 
    private:
-    Cancellation* cancellation_;
+    Cancellation* const cancellation_;
+    grpc::ClientContext* const context_;
   };
 
  private:
-  mutable absl::Mutex mutex_;
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  absl::Mutex mutex_;
+  absl::Notification notification_;
+  std::vector<grpc::ClientContext*> contexts_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ratequant::client

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "clients/cpp/grpc_connection.h"
 #include "clients/cpp/resource_names.h"
 
 namespace ratequant::client {
@@ -13,7 +14,8 @@ constexpr int kPageSize = 1000;
 }  // namespace
 
 Client::Client(const ConnectionOptions& options)
-    : connection_(std::make_unique<Connection>(options, MakeStubs(options))) {}
+    : connection_(
+          std::make_unique<GrpcConnection>(options, MakeStubs(options))) {}
 
 Client::Client(std::unique_ptr<Connection> connection)
     : connection_(std::move(connection)) {}
@@ -125,8 +127,8 @@ absl::Status Client::DeletePolicy(absl::string_view name) {
 }
 
 absl::StatusOr<v1::GetBitMapResponse> Client::GetBitMap(
-    const v1::GetBitMapRequest& request) {
-  return connection_->GetBitMap(request);
+    const v1::GetBitMapRequest& request, Cancellation* cancellation) {
+  return connection_->GetBitMap(request, cancellation);
 }
 
 absl::Status Client::WatchBitMap(

@@ -84,9 +84,11 @@ class Client {
   // Deletes a policy; bit maps made with it stay.
   absl::Status DeletePolicy(absl::string_view name);
 
-  // The best bit map within a budget, or `unchanged`.
+  // The best bit map within a budget, or `unchanged`. Another thread may end it
+  // through `cancellation`, which may be null.
   absl::StatusOr<v1::GetBitMapResponse> GetBitMap(
-      const v1::GetBitMapRequest& request);
+      const v1::GetBitMapRequest& request,
+      Cancellation* cancellation = nullptr);
 
   // The answer to a query, and each other one that takes its place: blocks,
   // calling `on_answer` on this thread, until the query is refused or another

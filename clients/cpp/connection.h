@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,9 +14,9 @@
 #include "clients/cpp/retry.h"
 #include "clients/cpp/status.h"
 #include "grpcpp/security/credentials.h"
-#include "ratequant/v1/admin_service.grpc.pb.h"
-#include "ratequant/v1/allocation_service.grpc.pb.h"
-#include "ratequant/v1/calibration_service.grpc.pb.h"
+#include "ratequant/v1/admin_service.pb.h"
+#include "ratequant/v1/allocation_service.pb.h"
+#include "ratequant/v1/calibration_service.pb.h"
 
 namespace ratequant::client {
 
@@ -31,21 +32,18 @@ struct ConnectionOptions {
 
   RetryPolicy retry = {};
 
+  // Further allocators with the same content as `allocator_endpoint`. What may
+  // be repeated goes to the next one after a failure, at once as long as there
+  // is one that wasn't asked yet. Empty: there is only one.
+  std::vector<std::string> allocator_replicas = {};
+
+  // A read that isn't answered within this time is asked of the next replica as
+  // well; the first answer counts and the other call is cancelled.
+  absl::Duration hedge_delay = absl::Milliseconds(50);
+
   // Null means plain text.
   std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;
 };
-
-// The generated stubs a connection calls.
-struct Stubs {
-  std::unique_ptr<v1::RegistryService::StubInterface> registry;
-  std::unique_ptr<v1::AllocationService::StubInterface> allocation;
-  std::unique_ptr<v1::AdminService::StubInterface> admin = nullptr;
-  std::unique_ptr<v1::CalibrationService::StubInterface> calibration;
-};
-
-// Stubs over channels to the endpoints of `options`. Channels connect on first
-// use.
-Stubs MakeStubs(const ConnectionOptions& options);
 
 // One method for each RPC. Reads, and CreateCalibration, which is idempotent,
 // are tried again after UNAVAILABLE; deletions and calibrations are not.
@@ -54,80 +52,68 @@ Stubs MakeStubs(const ConnectionOptions& options);
 // no answer (IsUnreachable) the message begins with "cannot reach the {server}
 // at {endpoint}", "lost the connection to the {server} at {endpoint}" or "no
 // answer from the {server} at {endpoint} within {time}".
-// Thread-safe.
+// With replicas the first of all reads and repeated calls goes to the one that
+// answered last, and errors name every endpoint. Thread-safe.
+//
+// An interface, so that users of Client can be tested without a server: see
+// mocks/mock_connection.h.
 class Connection {
  public:
-  Connection(ConnectionOptions options, Stubs stubs,
-             Environment environment = Environment::Real());
+  virtual ~Connection() = default;
 
-  absl::StatusOr<v1::Calibration> CreateCalibration(
-      const v1::CreateCalibrationRequest& request);
-  absl::StatusOr<v1::Calibration> GetCalibration(
-      const v1::GetCalibrationRequest& request);
-  absl::StatusOr<v1::ListCalibrationsResponse> ListCalibrations(
-      const v1::ListCalibrationsRequest& request);
-  absl::Status DeleteCalibration(const v1::DeleteCalibrationRequest& request);
-  absl::StatusOr<v1::Model> GetModel(const v1::GetModelRequest& request);
-  absl::StatusOr<v1::ListModelsResponse> ListModels(
-      const v1::ListModelsRequest& request);
-  absl::StatusOr<v1::NamedPolicy> CreatePolicy(
-      const v1::CreatePolicyRequest& request);
-  absl::StatusOr<v1::NamedPolicy> GetPolicy(
-      const v1::GetPolicyRequest& request);
-  absl::StatusOr<v1::ListPoliciesResponse> ListPolicies(
-      const v1::ListPoliciesRequest& request);
-  absl::Status DeletePolicy(const v1::DeletePolicyRequest& request);
-  absl::StatusOr<v1::GetBitMapResponse> GetBitMap(
-      const v1::GetBitMapRequest& request);
-  absl::StatusOr<v1::RateDistortionCurve> GetRateDistortionCurve(
-      const v1::GetRateDistortionCurveRequest& request);
+  virtual absl::StatusOr<v1::Calibration> CreateCalibration(
+      const v1::CreateCalibrationRequest& request) = 0;
+  virtual absl::StatusOr<v1::Calibration> GetCalibration(
+      const v1::GetCalibrationRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListCalibrationsResponse> ListCalibrations(
+      const v1::ListCalibrationsRequest& request) = 0;
+  virtual absl::Status DeleteCalibration(
+      const v1::DeleteCalibrationRequest& request) = 0;
+  virtual absl::StatusOr<v1::Model> GetModel(
+      const v1::GetModelRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListModelsResponse> ListModels(
+      const v1::ListModelsRequest& request) = 0;
+  virtual absl::StatusOr<v1::NamedPolicy> CreatePolicy(
+      const v1::CreatePolicyRequest& request) = 0;
+  virtual absl::StatusOr<v1::NamedPolicy> GetPolicy(
+      const v1::GetPolicyRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListPoliciesResponse> ListPolicies(
+      const v1::ListPoliciesRequest& request) = 0;
+  virtual absl::Status DeletePolicy(const v1::DeletePolicyRequest& request) = 0;
+  // CANCELLED when `cancellation`, which may be null, ended the call.
+  virtual absl::StatusOr<v1::GetBitMapResponse> GetBitMap(
+      const v1::GetBitMapRequest& request, Cancellation* cancellation) = 0;
+  virtual absl::StatusOr<v1::RateDistortionCurve> GetRateDistortionCurve(
+      const v1::GetRateDistortionCurveRequest& request) = 0;
 
-  absl::StatusOr<v1::Evaluation> RecordEvaluation(
-      const v1::RecordEvaluationRequest& request);
-  absl::StatusOr<v1::ListEvaluationsResponse> ListEvaluations(
-      const v1::ListEvaluationsRequest& request);
-  absl::Status DeleteEvaluation(const v1::DeleteEvaluationRequest& request);
-  absl::StatusOr<v1::Backup> CreateBackup(
-      const v1::CreateBackupRequest& request);
-  absl::StatusOr<v1::Statistics> GetStatistics(
-      const v1::GetStatisticsRequest& request);
+  virtual absl::StatusOr<v1::Evaluation> RecordEvaluation(
+      const v1::RecordEvaluationRequest& request) = 0;
+  virtual absl::StatusOr<v1::ListEvaluationsResponse> ListEvaluations(
+      const v1::ListEvaluationsRequest& request) = 0;
+  virtual absl::Status DeleteEvaluation(
+      const v1::DeleteEvaluationRequest& request) = 0;
+  virtual absl::StatusOr<v1::Backup> CreateBackup(
+      const v1::CreateBackupRequest& request) = 0;
+  virtual absl::StatusOr<v1::Statistics> GetStatistics(
+      const v1::GetStatisticsRequest& request) = 0;
 
   // Calls `on_answer` for every answer, on this thread, until the server
   // refuses the query or `cancellation`, which may be null, ends the call
   // (CANCELLED). After a stream broke off it goes on where it was, `unchanged`
   // left out; UNAVAILABLE when as many attempts in a row as a read makes
   // brought nothing.
-  absl::Status WatchBitMap(
+  virtual absl::Status WatchBitMap(
       v1::GetBitMapRequest request,
       const std::function<void(const v1::GetBitMapResponse&)>& on_answer,
-      Cancellation* cancellation);
+      Cancellation* cancellation) = 0;
 
   // Calls `on_progress` for every message, on this thread, and returns the last
   // one, whose phase is DONE. CANCELLED when `cancellation`, which may be null,
   // ended the call.
-  absl::StatusOr<v1::CalibrateProgress> CalibrateModel(
+  virtual absl::StatusOr<v1::CalibrateProgress> CalibrateModel(
       const v1::CalibrateModelRequest& request,
       const std::function<void(const v1::CalibrateProgress&)>& on_progress,
-      Cancellation* cancellation);
-
- private:
-  // A call to the allocator, bound to its request and response.
-  using Call = std::function<grpc::Status(grpc::ClientContext*)>;
-
-  absl::Status CallOnce(absl::Time deadline, const Call& call);
-  absl::Status CallWithRetry(const Call& call);
-  // One stream of WatchBitMap. Keeps the last etag in `request`; `heard` tells
-  // whether there was a message.
-  absl::Status WatchOnce(
-      v1::GetBitMapRequest* request, bool resumed, bool* heard,
-      const std::function<void(const v1::GetBitMapResponse&)>& on_answer,
-      Cancellation* cancellation);
-  absl::Status Explain(absl::Status status, Server server,
-                       absl::Duration timeout) const;
-
-  const ConnectionOptions options_;
-  const Stubs stubs_;
-  const Environment environment_;
+      Cancellation* cancellation) = 0;
 };
 
 }  // namespace ratequant::client

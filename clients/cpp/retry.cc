@@ -10,6 +10,10 @@ namespace ratequant::client {
 Environment Environment::Real() {
   return {.now = [] { return absl::Now(); },
           .sleep = [](absl::Duration d) { absl::SleepFor(d); },
+          .wait =
+              [](const absl::Notification& wakeup, absl::Duration d) {
+                return wakeup.WaitForNotificationWithTimeout(d);
+              },
           .random =
               [] {
                 thread_local absl::BitGen generator;

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "absl/status/status.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 
 namespace ratequant::client {
@@ -23,6 +24,9 @@ struct Environment {
   std::function<absl::Time()> now;
   // Blocks for the duration.
   std::function<void(absl::Duration)> sleep;
+  // Blocks until `wakeup` is notified, which gives true, or the duration has
+  // passed.
+  std::function<bool(const absl::Notification& wakeup, absl::Duration)> wait;
   // Uniform in [0, 1).
   std::function<double()> random;
 

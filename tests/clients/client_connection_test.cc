@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "clients/cpp/client.h"
-#include "clients/cpp/connection.h"
+#include "clients/cpp/grpc_connection.h"
 #include "clients/cpp/status.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -43,6 +43,13 @@ struct FakeTime {
                 [this](absl::Duration d) {
                   sleeps.push_back(d);
                   now += d;
+                },
+            .wait =
+                [this](const absl::Notification& wakeup, absl::Duration d) {
+                  if (wakeup.HasBeenNotified()) return true;
+                  sleeps.push_back(d);
+                  now += d;
+                  return false;
                 },
             .random = [this] { return random; }};
   }
@@ -82,12 +89,12 @@ class ConnectionTest : public ::testing::Test {
     ConnectionOptions options;
     options.allocator_endpoint = "allocator.example:1";
     options.worker_endpoint = "worker.example:2";
-    client_ = std::make_unique<Client>(std::make_unique<Connection>(
-        options,
-        Stubs{.registry = std::move(registry),
-              .allocation = std::move(allocation),
-              .calibration = std::move(calibration)},
-        time_.environment()));
+    Stubs stubs;
+    stubs.allocators.push_back(
+        {.registry = std::move(registry), .allocation = std::move(allocation)});
+    stubs.calibration = std::move(calibration);
+    client_ = std::make_unique<Client>(std::make_unique<GrpcConnection>(
+        options, std::move(stubs), time_.environment()));
   }
 
   FakeTime time_;
