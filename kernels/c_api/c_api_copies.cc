@@ -36,6 +36,13 @@ rq_kv_status rq_kv_sequence_fork(rq_kv_cache cache, int64_t parent,
                         });
 }
 
+rq_kv_status rq_kv_sequence_truncate(rq_kv_cache cache, int64_t sequence,
+                                     int64_t tokens) {
+  return kv::WithCache(cache, [&](kv::KvCache& found) {
+    return found.TruncateSequence(sequence, tokens);
+  });
+}
+
 rq_kv_status rq_kv_saved_bytes(rq_kv_cache cache, int64_t sequence,
                                int64_t* out) {
   return kv::ReadInto(out, cache, [&](kv::KvCache& found) {

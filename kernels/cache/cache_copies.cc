@@ -99,11 +99,10 @@ absl::StatusOr<KvCache::SequenceId> PagedCache::LoadSequence(
                      "; this cache's is ", format_digest_));
   }
   if (header->length < 0 || header->length > kMaxTokens ||
-      header->packed_floor < 0 || header->packed_floor > header->length ||
-      header->packed_floor % config_.page_tokens != 0) {
+      header->packed_floor < 0 || header->packed_floor > header->length) {
     return absl::InvalidArgumentError(
         absl::StrCat("a saved sequence of ", header->length, " tokens, ",
-                     header->packed_floor, " of them a forked prefix"));
+                     header->packed_floor, " of them packed before"));
   }
   absl::StatusOr<std::shared_ptr<SequenceState>> made = NewSequence();
   if (!made.ok()) return made.status();

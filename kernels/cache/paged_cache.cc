@@ -130,6 +130,28 @@ absl::StatusOr<KvCache::SequenceId> PagedCache::ForkSequence(
   return id;
 }
 
+absl::Status PagedCache::TruncateSequence(SequenceId id, int64_t tokens) {
+  absl::StatusOr<Used> used = Use(id, ScopedUse::Kind::kWrite);
+  if (!used.ok()) return used.status();
+  SequenceState& state = *used->state;
+  absl::StatusOr<int32_t> length = WholeLength(state);
+  if (!length.ok()) return length.status();
+  // Blocks of one token: of a whole kivi block no group has packed more.
+  const int32_t packed =
+      PackedEnd(*length, config_.window, 1, state.packed_floor);
+  if (tokens < packed || tokens > *length) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "can't truncate sequence ", id, " to ", tokens, " tokens: ", packed,
+        " of its ", *length, " have left the window; supported are ", packed,
+        " to ", *length));
+  }
+  if (tokens == *length) return absl::OkStatus();
+  state.packed_floor = packed;
+  std::fill(state.lengths.begin(), state.lengths.end(),
+            static_cast<int32_t>(tokens));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<PagedCache::Used> PagedCache::Use(SequenceId id,
                                                  ScopedUse::Kind kind) const {
   std::shared_ptr<SequenceState> state;

@@ -46,6 +46,7 @@ class PagedCache final : public KvCache {
   absl::StatusOr<SequenceId> AddSequence() override;
   absl::StatusOr<SequenceId> ForkSequence(SequenceId parent, int64_t tokens,
                                           const Execution& on) override;
+  absl::Status TruncateSequence(SequenceId id, int64_t tokens) override;
   absl::Status RemoveSequence(SequenceId id, const Execution& on) override;
   absl::StatusOr<int64_t> Length(SequenceId id, int layer) const override;
   absl::StatusOr<absl::Span<const uint8_t>> Section(

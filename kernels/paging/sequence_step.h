@@ -16,8 +16,9 @@ struct SequenceStep {
   int32_t begin = 0;
   int32_t count = 0;  // 0: the entry is not used
   int32_t first_row = 0;
-  // Tokens of a forked prefix, all in pages whatever the window; a multiple of
-  // the page size.
+  // Tokens that are in pages whatever the window, down to a whole block: those
+  // of a forked prefix, and those that had left the window before the sequence
+  // was truncated.
   int32_t packed_floor = 0;
 };
 
@@ -27,8 +28,8 @@ RQ_HOST_DEVICE constexpr int32_t PackedEnd(int32_t length, int32_t window,
                                            int32_t block_tokens,
                                            int32_t packed_floor) {
   const int32_t left = length > window ? length - window : 0;
-  const int32_t packed = left - left % block_tokens;
-  return packed > packed_floor ? packed : packed_floor;
+  const int32_t packed = left > packed_floor ? left : packed_floor;
+  return packed - packed % block_tokens;
 }
 
 }  // namespace ratequant::kv

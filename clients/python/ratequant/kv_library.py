@@ -171,6 +171,7 @@ _ARGUMENTS = {
     "rq_kv_mark_appended": [_BATCH],
     "rq_kv_check_faults": [_CACHE, _EXECUTION],
     "rq_kv_sequence_fork": [_CACHE, _SEQUENCE, _COUNT, _EXECUTION, _COUNT_OUT],
+    "rq_kv_sequence_truncate": [_CACHE, _SEQUENCE, _COUNT],
     "rq_kv_saved_bytes": [_CACHE, _SEQUENCE, _COUNT_OUT],
     "rq_kv_sequence_save": [_CACHE, _SEQUENCE, *_BUFFER, _EXECUTION],
     "rq_kv_sequence_load": [_CACHE, *_BUFFER, _EXECUTION, _COUNT_OUT],

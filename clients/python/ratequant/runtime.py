@@ -146,6 +146,12 @@ class KvCache:
         prefix in whole pages. KvInvalidArgumentError says which can be had."""
         return self._read("rq_kv_sequence_fork", parent, tokens, on._to_c())
 
+    def truncate_sequence(self, sequence: int, tokens: int) -> None:
+        """Drops a sequence's newest tokens, so that `tokens` are left: at least
+        what has left the window, which stays packed. KvInvalidArgumentError says
+        which lengths can be had."""
+        self._library.call("rq_kv_sequence_truncate", self._handle, sequence, tokens)
+
     def remove_sequence(self, sequence: int) -> None:
         """Frees a sequence; its pages can then be used by others."""
         self._library.call("rq_kv_sequence_remove", self._handle, sequence)

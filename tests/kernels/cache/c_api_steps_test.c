@@ -171,6 +171,9 @@ static void SequencesForkAndMove(void) {
   CHECK_FAILS(rq_kv_sequence_fork(cache, parent, 33, NULL, &child),
               RQ_KV_INVALID_ARGUMENT, "multiples of 32 from 4 to 32");
 
+  CHECK(rq_kv_sequence_truncate(cache, child, kTokens) == RQ_KV_OK);
+  CHECK_FAILS(rq_kv_sequence_truncate(cache, child, 1), RQ_KV_INVALID_ARGUMENT,
+              "supported are");
   CHECK(rq_kv_saved_bytes(cache, child, &bytes) == RQ_KV_OK);
   unsigned char* saved = malloc((size_t)bytes);
   unsigned char* again = malloc((size_t)bytes);

@@ -203,6 +203,114 @@ TEST(KvCacheSteps, AForkedPrefixIsPackedAndShared) {
   for (int64_t tokens : {-32, 0, 31, 33, 159, 161, 1000}) refused(tokens);
 }
 
+// What a group of the first layer holds of a sequence, in order.
+std::vector<float> Prefix(const Values& all, int64_t tokens) {
+  std::vector<float> out;
+  for (int head = 0; head < kHeads; ++head) {
+    const auto begin = all.data.begin() + head * all.tokens * kDim;
+    out.insert(out.end(), begin, begin + tokens * kDim);
+  }
+  return out;
+}
+
+TEST(KvCacheSteps, ATruncatedSequenceKeepsItsOlderTokensAsTheyWere) {
+  for (int window : {0, 20, 33}) {
+    for (int length : {3, 24, 70, 96, 201}) {
+      const auto cache = Make(MixedConfig(32, 4, window));
+      const int packed = std::max(0, length - window);
+      for (int tokens : {packed, (packed + length) / 2, length}) {
+        SCOPED_TRACE(absl::StrCat("window ", window, ", ", length, " to ",
+                                  tokens, " tokens"));
+        const int64_t id = *cache->AddSequence();
+        AppendTokens(*cache, id, 3, 0, length);
+        const int64_t twin = *cache->ForkSequence(id, length);
+        const std::vector<uint8_t> whole = Saved(*cache, twin);
+        const Gathered before = GatherAll(*cache, id, 1);
+        const absl::Status status = cache->TruncateSequence(id, tokens);
+        ASSERT_TRUE(status.ok()) << status;
+        ASSERT_EQ(*cache->Length(id, 1), tokens);
+        const Gathered after = GatherAll(*cache, id, 1);
+        EXPECT_EQ(after.keys.data, Prefix(before.keys, tokens));
+        EXPECT_EQ(after.values.data, Prefix(before.values, tokens));
+
+        // It can be saved, loaded and forked, and the same tokens again make
+        // it, once the window is full of them, what it would have been.
+        const std::vector<uint8_t> saved = Saved(*cache, id);
+        const auto loaded = cache->LoadSequence(saved);
+        ASSERT_TRUE(loaded.ok()) << loaded.status();
+        EXPECT_EQ(Saved(*cache, *loaded), saved);
+        const int64_t fork = *cache->ForkSequence(id, tokens);
+        for (int64_t each : {id, *loaded, fork}) {
+          for (int64_t t = tokens; t < length + 40; t += 9) {
+            AppendTokens(*cache, each, 3, t,
+                         std::min<int64_t>(9, length + 40 - t));
+          }
+        }
+        EXPECT_EQ(Saved(*cache, twin), whole);
+        AppendTokens(*cache, twin, 3, length, 40);
+        const Gathered want = GatherAll(*cache, twin, 1);
+        for (int64_t each : {id, *loaded, fork}) {
+          const Gathered got = GatherAll(*cache, each, 1);
+          EXPECT_EQ(got.keys.data, want.keys.data);
+          EXPECT_EQ(got.values.data, want.values.data);
+        }
+        for (int64_t each : {id, *loaded, fork, twin}) {
+          ASSERT_TRUE(cache->RemoveSequence(each).ok());
+        }
+      }
+    }
+  }
+}
+
+TEST(KvCacheSteps, DraftsTakenBackAgainAndAgainLeaveNoTrace) {
+  const auto cache = Make(MixedConfig(32, 4, 20));
+  const int64_t id = *cache->AddSequence(), plain = *cache->AddSequence();
+  AppendTokens(*cache, id, 3, 0, 40);
+  AppendTokens(*cache, plain, 3, 0, 40);
+  for (int64_t t = 40; t < 120; ++t) {
+    AppendTokens(*cache, id, 9, t, 7);  // a draft, all of it wrong
+    ASSERT_TRUE(cache->TruncateSequence(id, t).ok());
+    AppendTokens(*cache, id, 3, t, 1);
+    AppendTokens(*cache, plain, 3, t, 1);
+  }
+  AppendTokens(*cache, id, 3, 120, 7);
+  AppendTokens(*cache, plain, 3, 120, 7);
+  EXPECT_EQ(*cache->AllocatedBytes(id), *cache->AllocatedBytes(plain));
+  for (int layer = 0; layer < kLayers; ++layer) {
+    const Gathered got = GatherAll(*cache, id, layer);
+    const Gathered want = GatherAll(*cache, plain, layer);
+    EXPECT_EQ(got.keys.data, want.keys.data);
+    EXPECT_EQ(got.values.data, want.values.data);
+  }
+}
+
+TEST(KvCacheSteps, WhatCantBeTruncatedIsRefusedAndStays) {
+  const auto cache = Make(MixedConfig(32, 4, 20));
+  const int64_t id = *cache->AddSequence();
+  AppendTokens(*cache, id, 3, 0, 150);
+  const std::vector<uint8_t> before = Saved(*cache, id);
+  for (int64_t tokens : {-1, 0, 129, 151}) {
+    const absl::Status status = cache->TruncateSequence(id, tokens);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()),
+                AllOf(HasSubstr(absl::StrCat("to ", tokens, " tokens")),
+                      HasSubstr("supported are 130 to 150")));
+  }
+  EXPECT_EQ(cache->TruncateSequence(id + 1, 1).code(),
+            absl::StatusCode::kNotFound);
+  EXPECT_EQ(Saved(*cache, id), before);
+  // A step that was prepared before is refused.
+  const auto batch = cache->MakeBatch(1, 4);
+  ASSERT_TRUE(cache->Prepare({{id, 1}}, **batch).ok());
+  ASSERT_TRUE(cache->TruncateSequence(id, 140).ok());
+  const Values one = RandomValues(1, 1);
+  EXPECT_EQ(cache->Append(**batch, 0, Slice(one, 0), Slice(one, 0)).code(),
+            absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(cache->Append(id, 1, 1, Slice(one, 0), Slice(one, 0)).ok());
+  EXPECT_EQ(cache->TruncateSequence(id, 140).code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
 TEST(KvCacheSteps, ForksAndStepsNeedLayersOfOneLength) {
   const auto cache = Make(MixedConfig(32, 4, 20));
   const int64_t id = *cache->AddSequence();

@@ -111,10 +111,12 @@ TEST(CacheDevices, TheSameStepsGiveTheSameBytesAndAttention) {
           << "step " << i << ", element " << j;
     }
   }
-  // A fork of each, a forked prefix of each, and steps that part them.
+  // A truncated fork of each, a forked prefix of each, and steps that part
+  // them.
   for (KvCache* cache : {cpu.get(), gpu.get()}) {
     ASSERT_EQ(*cache->ForkSequence(1, *cache->Length(1, 0)), 3);
     ASSERT_EQ(*cache->ForkSequence(1, 64), 4);
+    ASSERT_TRUE(cache->TruncateSequence(3, *cache->Length(3, 0) - 5).ok());
   }
   const std::vector<BatchEntry> apart = {{3, 8}, {1, 8}, {4, 2}};
   const std::vector<float> want = Step(*cpu, *batches[0], apart, 7000);

@@ -331,6 +331,12 @@ RQ_KV_EXPORT rq_kv_status rq_kv_sequence_fork(rq_kv_cache cache, int64_t parent,
                                               const rq_kv_execution* on,
                                               int64_t* out);
 
+/* Drops a sequence's newest tokens, so that `tokens` are left: at least what
+ * has left the window. What had left it stays packed. */
+RQ_KV_EXPORT rq_kv_status rq_kv_sequence_truncate(rq_kv_cache cache,
+                                                  int64_t sequence,
+                                                  int64_t tokens);
+
 /* Saves a sequence to host memory of exactly rq_kv_saved_bytes, and makes a
  * sequence of saved bytes, in this or another cache of the same format digest,
  * on any device; see kernels/FORMAT.md. */

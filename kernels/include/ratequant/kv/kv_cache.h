@@ -110,6 +110,14 @@ class KvCache {
                                                   int64_t tokens,
                                                   const Execution& on = {}) = 0;
 
+  // Drops a sequence's newest tokens, so that `tokens` are left: a rejected
+  // draft's are taken back. Nothing is quantized anew: tokens that had left the
+  // window stay packed, and it fills with what comes next. So `tokens` is at
+  // least what has left the window, at most the length. NOT_FOUND;
+  // INVALID_ARGUMENT says which lengths can be had; FAILED_PRECONDITION when
+  // the layers have different lengths.
+  virtual absl::Status TruncateSequence(SequenceId id, int64_t tokens) = 0;
+
   // Frees a sequence; pages that no other shares go back to the pool.
   // NOT_FOUND for an unknown id.
   virtual absl::Status RemoveSequence(SequenceId id,
