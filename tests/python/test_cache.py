@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 
 import pytest
 import torch
+from cache_models import (
+    DIM,
+    GROUPS,
+    HEADS,
+    LAYERS,
+    SHAPE,
+    bit_map,
+    generate,
+    make_model,
+    prompt,
+    states,
+    streamed_logits,
+)
 from transformers import (
     DynamicCache,
     GemmaConfig,
@@ -15,77 +27,16 @@ from transformers import (
     PreTrainedModel,
     Qwen3Config,
 )
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from ratequant import RateQuantCache, runtime
 from ratequant.cache_format import format_of
 from ratequant.runtime import KvRuntimeError, TensorView
 from ratequant.v1 import bit_map_pb2, quantizer_pb2
 
-LAYERS, HEADS, DIM = 2, 2, 16
-GROUPS = LAYERS * HEADS * 2
-SHAPE = {
-    "vocab_size": 96,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": HEADS,
-    "head_dim": DIM,
-    "max_position_embeddings": 512,
-}
-
-
-def make_model(config_class=LlamaConfig, **changes) -> PreTrainedModel:
-    torch.manual_seed(1)
-    # Larger weights than by default: attention that looks at something.
-    config = config_class(**(SHAPE | {"initializer_range": 0.2} | changes))
-    return AutoModelForCausalLM.from_config(config).eval()
-
 
 @pytest.fixture(scope="module")
 def llama() -> PreTrainedModel:
     return make_model()
-
-
-def bit_map(bits=4, quantizer="rtn", **changes) -> dict:
-    parts = {
-        "geometry": {"layers": LAYERS, "kv_heads": HEADS, "head_dim": DIM},
-        "quantizers": [quantizer],
-        "quantizer_index": [0] * GROUPS,
-        "width": [bits] * GROUPS,
-        "sink_tokens": 4,
-        "window": 32,
-    }
-    return parts | changes
-
-
-def prompt(batch=1, tokens=50) -> torch.Tensor:
-    return torch.randint(0, 96, (batch, tokens), generator=torch.Generator().manual_seed(3))
-
-
-def states(batch=1, tokens=10, dtype=torch.float32, seed=0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn((batch, HEADS, tokens, DIM), generator=generator).to(dtype)
-
-
-def generate(model, ids, cache, **options) -> torch.Tensor:
-    return model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        past_key_values=cache,
-        max_new_tokens=30,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-        **options,
-    )
-
-
-@torch.inference_mode()
-def streamed_logits(model, ids, cache, chunk=32) -> torch.Tensor:
-    pieces = [model(input_ids=piece, past_key_values=cache).logits for piece in ids.split(chunk, dim=1)]
-    return torch.cat(pieces, dim=1)
 
 
 # In models.
@@ -267,24 +218,15 @@ def test_reset_empties_it_for_another_batch():
     assert torch.equal(got[0], want[0][:1])
 
 
-def test_crop_of_nothing_changes_nothing():
-    cache = RateQuantCache(bit_map())
-    cache.update(states(), states(), 0)
-    cache.crop(0)
-    assert cache.get_seq_length() == 10
-
-
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda cache: cache.crop(-2), "cropping"),
-        (lambda cache: cache.reorder_cache(torch.tensor([0])), "beam search"),
-        (lambda cache: cache.batch_repeat_interleave(2), "repeating rows"),
-        (lambda cache: cache.batch_select_indices(torch.tensor([0])), "selecting rows"),
+        (lambda cache: cache.layers[0].crop(-2), "cropping one layer"),
+        (lambda cache: cache.layers[0].reorder_cache(torch.tensor([0])), "reordering one layer"),
+        (lambda cache: cache.layers[0].batch_repeat_interleave(2), "repeating rows of one layer"),
+        (lambda cache: cache.layers[0].batch_select_indices(torch.tensor([0])), "selecting rows of one layer"),
         (lambda cache: cache.layers[0].reset(), "resetting one layer"),
         (lambda cache: cache.offload(0), "offloading"),
-        (copy.copy, "copying"),
-        (copy.deepcopy, "copying"),
         (pickle.dumps, "pickling"),
     ],
 )
@@ -295,11 +237,6 @@ def test_what_isnt_supported_says_so_and_changes_nothing(call, text):
         call(cache)
     got = cache.update(states(1, 0), states(1, 0), 0)
     assert torch.equal(got[0], want[0])
-
-
-def test_beam_search_is_an_error(llama):
-    with pytest.raises(NotImplementedError, match="beam search"):
-        generate(llama, prompt(), RateQuantCache(bit_map(), llama.config), num_beams=2)
 
 
 # Bad input.

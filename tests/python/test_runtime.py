@@ -275,6 +275,18 @@ def test_a_fork_and_a_saved_sequence_hold_the_same_tokens():
             narrower.load_sequence(saved)
 
 
+def test_a_truncated_sequence_goes_on():
+    with KvCache(make_format()) as cache:
+        sequence = cache.add_sequence()
+        tokens = Buffer(70, lambda i: (i % 17) / 4 - 2)
+        cache.append(sequence, 0, 70, tokens.view, tokens.view)
+        packed = 70 - cache.format.window
+        with pytest.raises(KvInvalidArgumentError, match=f"supported are {packed} to 70"):
+            cache.truncate_sequence(sequence, packed - 1)
+        cache.truncate_sequence(sequence, packed)
+        assert cache.length(sequence, 0) == packed
+
+
 def test_a_step_attends_to_what_is_in_the_cache():
     cache_format = make_format(bits=16, geometry=Geometry(layers=1, kv_heads=HEADS, head_dim=DIM, query_heads=4))
     with KvCache(cache_format) as cache:

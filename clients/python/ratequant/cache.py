@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -9,14 +10,11 @@ import torch
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from ratequant import runtime
-from ratequant.cache_format import format_of
-from ratequant.runtime import CacheFormat, Geometry, KvCache, TensorView
+from ratequant import attention
+from ratequant.cache_format import check_model, format_of
+from ratequant.cache_rows import DTYPES, Rows
+from ratequant.runtime import CacheFormat, KvCache
 from ratequant.v1 import bit_map_pb2
-
-_DTYPES = {torch.float32: runtime.FLOAT32, torch.float16: runtime.FLOAT16, torch.bfloat16: runtime.BFLOAT16}
-# Layers whose K and V are kept whole; the attention mask does the rest.
-_LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention")
 
 
 class RateQuantCache(Cache):
@@ -26,21 +24,29 @@ class RateQuantCache(Cache):
         cache = RateQuantCache(client.get_bit_map(...), model.config)
         model.generate(**inputs, past_key_values=cache)
 
-    Tokens are packed by the C++ runtime the moment they leave the window, and
-    `update` reads every older token back from the packed bytes; the first
-    `sink_tokens` and the newest `window` tokens stay in fp16. What attention
-    sees is [batch, kv_heads, tokens, head_dim] in the model's dtype, made anew
-    for each layer and dropped after it. `update` appends first and reads then,
-    so within a chunk longer than the window the oldest tokens are read packed.
+    Tokens are packed by the C++ runtime the moment they leave the window; the
+    first `sink_tokens` and the newest `window` tokens stay in fp16. How they are
+    read is the model's choice of attention:
+
+    - `model.set_attn_implementation("ratequant")`: the runtime attends straight
+      from the packed bytes. See `ratequant.attention`.
+    - any other: `update` reads every older token back, [batch, kv_heads, tokens,
+      head_dim] in the model's dtype, made anew for each layer and dropped after
+      it. It appends first and reads then, so within a chunk longer than the
+      window the oldest tokens are read packed.
 
     The runtime works in main memory; tensors on another device are copied there
-    and back. One runtime sequence per row of the batch; padding tokens are
-    stored like any others. Sliding-window layers are stored whole.
+    and back. One runtime sequence per row of the batch. Padding is stored like
+    any other token unless attention is "ratequant". Sliding-window layers are
+    stored whole.
 
-    Not supported, each with an error that says so: beam search, cropping other
-    than crop(0), selecting or repeating rows, copying, offloading, gradients.
+    `copy.copy` and `copy.deepcopy` make another cache with the same tokens, which
+    shares their pages until one of the two writes to one: a prompt's cache is
+    used again without its cost. `batch_repeat_interleave`, `batch_select_indices`
+    and beam search's `reorder_cache` share pages the same way.
 
-    Not thread-safe.
+    Not supported, each with an error that says so: pickling, offloading,
+    gradients. Not thread-safe, nor are copies among each other.
     """
 
     def __init__(
@@ -57,7 +63,8 @@ class RateQuantCache(Cache):
           bit_map: see `format_of`; or a whole CacheFormat, which then decides
             everything.
           config: the model's, to find out here and not in the first forward
-            pass that the bit map is for another model.
+            pass that the bit map is for another model. Attention "ratequant"
+            needs it.
           page_tokens, sink_tokens, window: instead of the bit map's; see
             `format_of`.
 
@@ -70,15 +77,21 @@ class RateQuantCache(Cache):
         else:
             cache_format = format_of(bit_map, page_tokens=page_tokens, sink_tokens=sink_tokens, window=window)
         if config is not None:
-            _check_model(cache_format.geometry, config)
-        self._rows = _Rows(KvCache(cache_format))
-        layers = [RateQuantLayer(self._rows, layer) for layer in range(cache_format.geometry.layers)]
-        super().__init__(layers=layers)
+            config = config.get_text_config(decoder=True)
+            check_model(cache_format.geometry, config)
+            geometry = dataclasses.replace(cache_format.geometry, query_heads=config.num_attention_heads)
+            cache_format = dataclasses.replace(cache_format, geometry=geometry)
+        rows = Rows(KvCache(cache_format))
+        self._hold(rows, [RateQuantLayer(rows, layer, config) for layer in range(cache_format.geometry.layers)])
 
     @classmethod
     def from_bit_map(cls, bit_map, config: PretrainedConfig | None = None, **options) -> RateQuantCache:
         """The same as the constructor, for those who prefer it by name."""
         return cls(bit_map, config, **options)
+
+    def _hold(self, rows: Rows, layers: list[RateQuantLayer]) -> None:
+        self._rows = rows
+        super().__init__(layers=layers)
 
     @property
     def format(self) -> CacheFormat:
@@ -89,7 +102,8 @@ class RateQuantCache(Cache):
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Appends K and V of new tokens to a layer and returns all of its K and
-        V, both [batch, kv_heads, tokens, head_dim], in their own dtypes.
+        V, both [batch, kv_heads, tokens, head_dim], in their own dtypes. With
+        attention "ratequant": returns the new ones, for that to append.
 
         Raises:
           ValueError: a shape that doesn't fit the bit map, or another batch size
@@ -100,12 +114,48 @@ class RateQuantCache(Cache):
         """
         if not 0 <= layer_idx < len(self.layers):
             raise ValueError(f"layer {layer_idx}: the bit map has {len(self.layers)} layers")
-        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return self.layers[layer_idx].update(key_states, value_states)
 
     def get_max_cache_shape(self, layer_idx: int = 0) -> int:
         """-1: the cache grows without a limit (get_max_length in newer
         transformers)."""
         return -1
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Drops the newest -tokens_to_remove tokens of every row: assisted
+        generation takes rejected tokens back. Within the window nothing else
+        changes; tokens that had left it stay packed. Further back, the tokens of
+        the last page are read back and packed again when they leave the window.
+
+        Raises:
+          ValueError: a number above 0, or more tokens than there are.
+        """
+        length = self.get_seq_length()
+        if not -length <= tokens_to_remove <= 0:
+            raise ValueError(f"crop({tokens_to_remove}): the cache has {length} tokens; it takes -{length} to 0")
+        if tokens_to_remove == 0:
+            return
+        self._rows.crop(length + tokens_to_remove, length)
+        for layer in self.layers:
+            layer.cropped(length + tokens_to_remove)
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Makes row i what row beam_idx[i] was."""
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeats each row so many times."""
+        self._select([row for row in range(len(self._rows.ids)) for _ in range(repeats)])
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps the rows that `indices`, numbers or booleans, select."""
+        if self._rows.ids:
+            self._select(torch.arange(len(self._rows.ids))[indices.cpu()].tolist())
+
+    def _select(self, rows: list[int]) -> None:
+        self._rows.select(rows)
+        for layer in self.layers:
+            layer.resized(len(rows))
 
     def reset(self) -> None:
         """Forgets all tokens; the batch may have another size afterwards."""
@@ -115,18 +165,21 @@ class RateQuantCache(Cache):
 
     def allocated_bytes(self) -> int:
         """Bytes the runtime has really allocated for the tokens in the cache,
-        over all rows of the batch."""
+        over all rows of the batch; pages that rows share count for each."""
         return sum(self._rows.cache.allocated_bytes(row) for row in self._rows.ids)
 
     def sequence_bytes(self, length: int) -> int:
         """Bytes that one row of `length` tokens counts for in a budget."""
         return self._rows.cache.sequence_bytes(length)
 
-    def __copy__(self) -> NoReturn:
-        _refuse("copying a cache")
+    def __copy__(self) -> RateQuantCache:
+        rows = self._rows.fork()
+        copy = object.__new__(type(self))
+        copy._hold(rows, [layer.of(rows) for layer in self.layers])
+        return copy
 
-    def __deepcopy__(self, memo) -> NoReturn:
-        _refuse("copying a cache")
+    def __deepcopy__(self, memo: dict) -> RateQuantCache:
+        return self.__copy__()
 
     def __reduce__(self) -> NoReturn:
         _refuse("pickling a cache")
@@ -137,14 +190,24 @@ class RateQuantLayer(CacheLayerMixin):
     `values` are always None."""
 
     is_compileable = False
+    # Further back than the window a crop isn't without a trace.
     is_croppable = False
     is_sliding = False
 
-    def __init__(self, rows: _Rows, layer: int):
+    def __init__(self, rows: Rows, layer: int, config: PretrainedConfig | None):
         super().__init__()
         self._rows = rows
         self._layer = layer
+        self._config = config
         self._length = 0
+        # Whether update has handed tokens to attention "ratequant" that it hasn't taken.
+        self._pending = False
+
+    def of(self, rows: Rows) -> RateQuantLayer:
+        """This layer of a copy of the cache."""
+        copy = RateQuantLayer(rows, self._layer, self._config)
+        copy.__dict__ |= self.__dict__ | {"_rows": rows}
+        return copy
 
     def __repr__(self) -> str:
         return f"RateQuantLayer(layer={self._layer}, tokens={self._length})"
@@ -156,6 +219,7 @@ class RateQuantLayer(CacheLayerMixin):
         self.dtype, self.device = key_states.dtype, key_states.device
         self.is_initialized = True
 
+    @torch.compiler.disable
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,11 +228,50 @@ class RateQuantLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self._rows.set_batch_size(len(key_states))
-        tokens = key_states.shape[2]
-        self._rows.append(self._layer, tokens, _readable(key_states), _readable(value_states))
-        self._length += tokens
-        keys, values = self._empty_like(key_states), self._empty_like(value_states)
+        if self._config is not None and self._config._attn_implementation == attention.ATTENTION_NAME:
+            if self._pending:
+                raise RuntimeError(
+                    f"layer {self._layer}: attention '{attention.ATTENTION_NAME}' wasn't called with what the last "
+                    "update returned"
+                )
+            self._pending = True
+            return attention.mark(key_states, self), value_states
+        self._rows.append(self._layer, self._length, key_states, value_states)
+        self._length += key_states.shape[2]
+        keys, values = _room(key_states, self._length), _room(value_states, self._length)
         self._rows.gather(self._layer, self._length, keys, values)
+        return keys.to(key_states.device), values.to(value_states.device)
+
+    def attend(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        queries: torch.Tensor,
+        mask: torch.Tensor | None,
+        **params: float,
+    ) -> torch.Tensor:
+        """For `ratequant.attention`: see Rows.attend."""
+        self._pending = False
+        out = self._rows.attend(self._layer, self._length, key_states, value_states, queries, mask, **params)
+        self._length += key_states.shape[2]
+        return out
+
+    def extend(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, real: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For `ratequant.attention`: appends the new tokens that are `real`, bool
+        [batch, tokens], and returns K and V of all positions; the older ones read
+        back, the new ones as they are given."""
+        self._pending = False
+        tokens, before = key_states.shape[2], self._length
+        keys, values = key_states, value_states
+        if before > 0:
+            keys, values = _room(key_states, before + tokens), _room(value_states, before + tokens)
+            self._rows.gather(self._layer, before, keys, values)
+            for whole, states in ((keys, key_states), (values, value_states)):
+                whole[:, :, before:] = states
+        self._rows.append(self._layer, before, key_states, value_states, real)
+        self._length += tokens
         return keys.to(key_states.device), values.to(value_states.device)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -183,30 +286,37 @@ class RateQuantLayer(CacheLayerMixin):
         """-1: no limit."""
         return -1
 
+    # For RateQuantCache, once the runtime has done the same.
+
     def forget(self) -> None:
-        """For RateQuantCache.reset, once the runtime has no more tokens."""
         self._length = 0
-        self.is_initialized = False
+        self.is_initialized = self._pending = False
         if hasattr(self, "batch_size"):
             del self.batch_size
 
+    def cropped(self, length: int) -> None:
+        self._length = length
+
+    def resized(self, batch_size: int) -> None:
+        if self.is_initialized:
+            self.batch_size = batch_size
+
+    # What only the whole cache can do.
+
     def crop(self, tokens_to_remove: int) -> None:
-        """Only crop(0), which changes nothing: packed tokens can't be unpacked
-        back into the window."""
-        if tokens_to_remove != 0:
-            _refuse(f"cropping ({tokens_to_remove} tokens; assisted generation needs it)")
+        _refuse("cropping one layer (crop the cache)")
 
     def reset(self) -> None:
         _refuse("resetting one layer (reset the cache)")
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        _refuse("beam search")
+        _refuse("reordering one layer (reorder the cache)")
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        _refuse("repeating rows")
+        _refuse("repeating rows of one layer (of the cache)")
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        _refuse("selecting rows")
+        _refuse("selecting rows of one layer (of the cache)")
 
     def offload(self) -> None:
         _refuse("offloading")
@@ -218,14 +328,14 @@ class RateQuantLayer(CacheLayerMixin):
         geometry = self._rows.cache.format.geometry
         want = (geometry.kv_heads, geometry.head_dim)
         for name, states in (("keys", key_states), ("values", value_states)):
-            shape = tuple(states.shape)
+            shape = states.shape
             if len(shape) != 4 or (shape[1], shape[3]) != want:
                 raise ValueError(
                     f"layer {self._layer}: {name} of shape {list(shape)}; the bit map is for "
                     f"[batch, {want[0]} KV heads, tokens, head_dim {want[1]}]"
                 )
-            if states.dtype not in _DTYPES:
-                supported = ", ".join(str(dtype) for dtype in _DTYPES)
+            if states.dtype not in DTYPES:
+                supported = ", ".join(str(dtype) for dtype in DTYPES)
                 raise TypeError(f"{name} of {states.dtype} aren't supported; supported are {supported}")
             if states.requires_grad and torch.is_grad_enabled():
                 raise RuntimeError("packed bytes carry no gradients: run the model under torch.no_grad()")
@@ -234,85 +344,11 @@ class RateQuantLayer(CacheLayerMixin):
                 f"layer {self._layer}: keys of shape {list(key_states.shape)}, values of {list(value_states.shape)}"
             )
 
-    def _empty_like(self, states: torch.Tensor) -> torch.Tensor:
-        batch, heads, _, head_dim = states.shape
-        return torch.empty((batch, heads, self._length, head_dim), dtype=states.dtype)
 
-
-class _Rows:
-    """The runtime's cache with one sequence per row of the batch."""
-
-    def __init__(self, cache: KvCache):
-        self.cache = cache
-        self.ids: list[int] = []
-        self._torn = False
-
-    def set_batch_size(self, size: int) -> None:
-        """Sets it on first use; later ones must agree."""
-        if not self.ids:
-            self.ids = [self.cache.add_sequence() for _ in range(size)]
-        if len(self.ids) != size:
-            raise ValueError(f"a batch of {size}; the cache holds one of {len(self.ids)} (reset() empties it)")
-
-    def append(self, layer: int, tokens: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        if self._torn:
-            raise RuntimeError("an earlier update failed for a part of the batch; reset() the cache")
-        for row, sequence in enumerate(self.ids):
-            try:
-                self.cache.append(sequence, layer, tokens, _view(keys[row]), _view(values[row]))
-            except runtime.KvRuntimeError as error:
-                self._torn = row > 0
-                if len(self.ids) > 1:
-                    error.add_note(f"in row {row} of a batch of {len(self.ids)}")
-                raise
-
-    def gather(self, layer: int, tokens: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        if tokens == 0:
-            return  # torch gives no address for nothing
-        for row, sequence in enumerate(self.ids):
-            self.cache.gather(sequence, layer, 0, tokens, _view(keys[row]), _view(values[row]))
-
-    def clear(self) -> None:
-        for sequence in self.ids:
-            self.cache.remove_sequence(sequence)
-        self.ids = []
-        self._torn = False
-
-
-def _view(states: torch.Tensor) -> TensorView:
-    """[kv_heads, tokens, head_dim] as the runtime sees it."""
-    return TensorView(states.data_ptr(), _DTYPES[states.dtype], states.stride(0), states.stride(1))
-
-
-def _readable(states: torch.Tensor) -> torch.Tensor:
-    """The tensor itself where the runtime can read it in place, else a copy."""
-    states = states.detach().cpu()
-    head_dim = states.shape[3]
-    # An axis of size 1 may have any stride.
-    in_place = states.stride(3) == 1 and all(
-        states.shape[axis] == 1 or states.stride(axis) >= head_dim for axis in (1, 2)
-    )
-    return states if in_place else states.contiguous()
-
-
-def _check_model(geometry: Geometry, config: PretrainedConfig) -> None:
-    """ValueError when the bit map's geometry isn't the model's."""
-    text = config.get_text_config(decoder=True)
-    kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    model = Geometry(text.num_hidden_layers, kv_heads, head_dim)
-    if model != geometry:
-        raise ValueError(
-            f"the bit map is for {geometry.layers} layers, {geometry.kv_heads} KV heads and head_dim "
-            f"{geometry.head_dim}; the model has {model.layers}, {model.kv_heads} and {model.head_dim}"
-        )
-    types = set(getattr(text, "layer_types", None) or ()) - set(_LAYER_TYPES)
-    if types:
-        raise ValueError(
-            f"the model has layers of type {', '.join(sorted(types))}; supported are {', '.join(_LAYER_TYPES)}"
-        )
-    if "reuse" in (getattr(text, "kv_sharing_modes", None) or ()):
-        raise ValueError("the model shares K and V between layers, which isn't supported")
+def _room(states: torch.Tensor, positions: int) -> torch.Tensor:
+    """Main memory for so many positions of tensors like `states`."""
+    batch, heads, _, head_dim = states.shape
+    return torch.empty((batch, heads, positions, head_dim), dtype=states.dtype)
 
 
 def _refuse(what: str) -> NoReturn:

@@ -6,12 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transformers import PretrainedConfig
+
 from ratequant.runtime import CacheFormat, Geometry, Quantizer, load_library
 from ratequant.v1 import bit_map_pb2
 
 _DEFAULT_SINK_TOKENS = 4
 _DEFAULT_WINDOW = 32
 _DEFAULT_PAGE_TOKENS = 32
+# Layers whose K and V are kept whole; the attention mask does the rest.
+_LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention")
 
 
 def format_of(
@@ -88,3 +92,26 @@ def _parts_of_mapping(bit_map: Mapping[str, Any]) -> dict[str, Any]:
         "window": bit_map.get("window", _DEFAULT_WINDOW),
         "page_tokens": bit_map.get("page_tokens", _DEFAULT_PAGE_TOKENS),
     }
+
+
+def check_model(geometry: Geometry, config: PretrainedConfig) -> None:
+    """Checks that a cache of `geometry` is one for the (text) model of `config`.
+
+    Raises:
+      ValueError: says what differs, or what of the model isn't supported.
+    """
+    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    model = (config.num_hidden_layers, kv_heads, head_dim)
+    if model != (geometry.layers, geometry.kv_heads, geometry.head_dim):
+        raise ValueError(
+            f"the bit map is for {geometry.layers} layers, {geometry.kv_heads} KV heads and head_dim "
+            f"{geometry.head_dim}; the model has {model[0]}, {model[1]} and {model[2]}"
+        )
+    types = set(getattr(config, "layer_types", None) or ()) - set(_LAYER_TYPES)
+    if types:
+        raise ValueError(
+            f"the model has layers of type {', '.join(sorted(types))}; supported are {', '.join(_LAYER_TYPES)}"
+        )
+    if "reuse" in (getattr(config, "kv_sharing_modes", None) or ()):
+        raise ValueError("the model shares K and V between layers, which isn't supported")
