@@ -67,9 +67,10 @@ class Rows:
                 self.cache.append(sequence, layer, k.shape[1], view(k), view(v), execution())
             except runtime.KvRuntimeError as error:
                 self._torn = row > 0
-                if len(self.ids) > 1:
-                    error.add_note(f"in row {row} of a batch of {len(self.ids)}")
-                raise
+                if len(self.ids) == 1:
+                    raise
+                where = f"in row {row} of a batch of {len(self.ids)}"
+                raise type(error)(error.code, f"{error} ({where})") from error
 
     def gather(self, layer: int, positions: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Writes the first `positions` positions, dequantized, to the beginning of

@@ -49,5 +49,7 @@ def _files_digest(folder: Path, paths: Iterable[Path]) -> str:
 
 def _file_sha256(path: Path) -> tuple[int, str]:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), digest
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+        return file.tell(), digest.hexdigest()
