@@ -1,4 +1,5 @@
-"""The client's side of the API: requests, answers, errors, retries, cancelling.
+"""The client's side of the API: requests, answers, errors, retries, cancelling;
+for the synchronous and the asyncio client alike.
 
 A real gRPC server with scripted answers shows what no healthy service does on
 demand; test_services.py talks to the real services.
@@ -7,15 +8,18 @@ demand; test_services.py talks to the real services.
 from __future__ import annotations
 
 import datetime
+import inspect
 import threading
 from concurrent import futures
 
 import grpc
 import pytest
+from blocking_client import BlockingClient
 from google.protobuf import any_pb2, empty_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from ratequant.async_client import AsyncClient
 from ratequant.client import Client
 from ratequant.errors import RateQuantError
 from ratequant.retry import RetryPolicy
@@ -65,6 +69,10 @@ class ScriptedServer(
         self.requests.append(request)
         yield from self.replies.pop(0)(context)
 
+    def CalibrateStream(self, chunks, context):
+        self.requests += chunks
+        yield from self.replies.pop(0)(context)
+
 
 @pytest.fixture
 def server():
@@ -90,9 +98,18 @@ class Sleeper:
         self.pauses.append(seconds)
         self.now += seconds
 
+    async def async_sleep(self, seconds):
+        self.sleep(seconds)
+
     def policy(self, **values):
         # The longest pause of each step, so that pauses can be compared.
-        return RetryPolicy(sleep=self.sleep, clock=lambda: self.now, uniform=lambda low, high: high, **values)
+        return RetryPolicy(
+            sleep=self.sleep,
+            async_sleep=self.async_sleep,
+            clock=lambda: self.now,
+            uniform=lambda low, high: high,
+            **values,
+        )
 
 
 @pytest.fixture
@@ -100,9 +117,14 @@ def sleeper():
     return Sleeper()
 
 
+@pytest.fixture(params=[Client, BlockingClient], ids=["synchronous", "asyncio"])
+def make_client(request):
+    return request.param
+
+
 @pytest.fixture
-def client(server, sleeper):
-    with Client(server.endpoint, server.endpoint, timeout=20, retry=sleeper.policy()) as client:
+def client(server, sleeper, make_client):
+    with make_client(server.endpoint, server.endpoint, timeout=20, retry=sleeper.policy()) as client:
         yield client
 
 
@@ -146,9 +168,9 @@ def test_reads_are_retried_with_growing_pauses_until_they_succeed(server, client
     assert sleeper.pauses == [0.1, 0.2, 0.4]
 
 
-def test_retries_end_after_the_last_attempt(server, sleeper):
+def test_retries_end_after_the_last_attempt(server, sleeper, make_client):
     server.replies = [grpc.StatusCode.UNAVAILABLE] * 9
-    with Client(server.endpoint, retry=sleeper.policy(attempts=3)) as client:
+    with make_client(server.endpoint, retry=sleeper.policy(attempts=3)) as client:
         with pytest.raises(RateQuantError) as caught:
             client.get_model("x")
     assert caught.value.code == grpc.StatusCode.UNAVAILABLE
@@ -156,9 +178,9 @@ def test_retries_end_after_the_last_attempt(server, sleeper):
     assert len(server.requests) == 3
 
 
-def test_retries_end_at_the_deadline(server, sleeper):
+def test_retries_end_at_the_deadline(server, sleeper, make_client):
     server.replies = [grpc.StatusCode.UNAVAILABLE] * 99
-    with Client(server.endpoint, timeout=5, retry=sleeper.policy(attempts=99)) as client:
+    with make_client(server.endpoint, timeout=5, retry=sleeper.policy(attempts=99)) as client:
         with pytest.raises(RateQuantError):
             client.get_model("x")
     assert 3 < sleeper.now < 5
@@ -182,18 +204,18 @@ def test_changes_are_made_once(server, client):
     assert len(server.requests) == 2
 
 
-def test_a_call_ends_at_its_deadline(server):
+def test_a_call_ends_at_its_deadline(server, make_client):
     released = threading.Event()
     server.replies = [lambda context: released.wait(30) and model_pb2.Model()]
-    with Client(server.endpoint, timeout=0.2) as client:
+    with make_client(server.endpoint, timeout=0.2) as client:
         with pytest.raises(RateQuantError) as caught:
             client.get_model("x")
     released.set()
     assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_nobody_listening_is_an_error_that_names_the_endpoint():
-    with Client("127.0.0.1:1", retry=RetryPolicy(attempts=1)) as client:
+def test_nobody_listening_is_an_error_that_names_the_endpoint(make_client):
+    with make_client("127.0.0.1:1", retry=RetryPolicy(attempts=1)) as client:
         with pytest.raises(RateQuantError, match="127.0.0.1:1") as caught:
             client.get_model("x")
     assert caught.value.code == grpc.StatusCode.UNAVAILABLE
@@ -443,6 +465,15 @@ def test_an_error_in_the_middle_of_a_calibration_is_raised(server, client):
     assert caught.value.reason == "ENGINE_CRASHED"
 
 
+def test_pushed_chunks_get_the_models_name(server, client):
+    server.replies = [lambda context: iter([Phase(phase=Phase.DONE, calibration="c")])]
+    chunks = [worker.CalibrateChunk(header=worker.CalibrateHeader(model="other")), worker.CalibrateChunk()]
+    (last,) = client.calibrate_stream("Qwen/Qwen3-8B", iter(chunks))
+    assert last.calibration == "c"
+    header, other = server.requests
+    assert header.header.model == "models/Qwen--Qwen3-8B" and not other.HasField("header")
+
+
 def test_leaving_a_calibration_cancels_it(server, client):
     cancelled = threading.Event()
 
@@ -458,18 +489,26 @@ def test_leaving_a_calibration_cancels_it(server, client):
     assert cancelled.wait(10)
 
 
-def test_endpoints_come_from_the_environment(server, monkeypatch):
+def test_endpoints_come_from_the_environment(server, monkeypatch, make_client):
     monkeypatch.setenv("RATEQUANT_ENDPOINT", server.endpoint)
     server.replies = [model_pb2.Model(name="models/x")]
-    with Client() as client:
+    with make_client() as client:
         assert client.get_model("x").name == "models/x"
 
 
-def test_a_missing_endpoint_is_named(monkeypatch):
+def test_a_missing_endpoint_is_named(monkeypatch, make_client):
     monkeypatch.delenv("RATEQUANT_ENDPOINT", raising=False)
     monkeypatch.delenv("RATEQUANT_WORKER_ENDPOINT", raising=False)
-    with Client() as client:
+    with make_client() as client:
         with pytest.raises(ValueError, match="RATEQUANT_ENDPOINT"):
             client.get_model("x")
         with pytest.raises(ValueError, match="RATEQUANT_WORKER_ENDPOINT"):
             client.calibrate_model("x", "dir", "text")
+
+
+def test_both_clients_have_the_same_methods_with_the_same_arguments():
+    def methods(client):
+        public = (name for name in dir(client) if not name.startswith("_"))
+        return {name: list(inspect.signature(getattr(client, name)).parameters) for name in public}
+
+    assert methods(AsyncClient) == methods(Client)

@@ -1,8 +1,8 @@
 """RateQuant: mixed-precision KV-cache quantization.
 
-`Client` talks to the services, `BitMap` is what they answer, and
-`RateQuantCache` is a transformers cache that stores K and V in a bit map's
-widths. The three are imported on first use: `import ratequant` needs neither
+`Client` and, for asyncio, `AsyncClient` talk to the services, `BitMap` is what
+they answer, and `RateQuantCache` is a transformers cache that stores K and V in
+a bit map's widths. They are imported on first use: `import ratequant` needs neither
 torch nor gRPC.
 """
 
@@ -17,14 +17,16 @@ __path__ = pkgutil.extend_path(__path__, __name__)
 
 __version__ = "0.1.0"
 
-__all__ = ["BitMap", "Client", "RateQuantCache", "__version__"]
+__all__ = ["AsyncClient", "BitMap", "Client", "RateQuantCache", "__version__"]
 
 if TYPE_CHECKING:
+    from ratequant.async_client import AsyncClient
     from ratequant.cache import RateQuantCache
     from ratequant.client import Client
     from ratequant.v1.bit_map_pb2 import BitMap
 
 _HOME = {
+    "AsyncClient": "ratequant.async_client",
     "BitMap": "ratequant.v1.bit_map_pb2",
     "Client": "ratequant.client",
     "RateQuantCache": "ratequant.cache",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import itertools
+import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import grpc
@@ -22,7 +25,7 @@ class RetryPolicy:
       first_delay: longest pause after the first failure, in seconds.
       multiplier: growth of the pause from one failure to the next.
       longest_delay: the pause never grows beyond this, in seconds.
-      sleep, uniform, clock: injected by tests.
+      sleep, async_sleep, uniform, clock: injected by tests.
     """
 
     attempts: int = 6
@@ -30,6 +33,7 @@ class RetryPolicy:
     multiplier: float = 2.0
     longest_delay: float = 2.0
     sleep: Callable[[float], None] = time.sleep
+    async_sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     uniform: Callable[[float, float], float] = random.uniform
     clock: Callable[[], float] = time.monotonic
 
@@ -39,21 +43,41 @@ class RetryPolicy:
         delay = min(self.first_delay * self.multiplier ** (failures - 1), self.longest_delay)
         return self.uniform(delay / 2, delay)
 
+    def next_pause(self, error: grpc.RpcError, failures: int, deadline: float = math.inf) -> float | None:
+        """Seconds to wait before the next attempt after `failures` in a row, the
+        last with `error`. None when that is final: anything but UNAVAILABLE, all
+        `attempts` used up, or a pause that would pass the deadline."""
+        if error.code() != grpc.StatusCode.UNAVAILABLE or failures == self.attempts:
+            return None
+        pause = self.pause(failures)
+        return pause if self.clock() + pause < deadline else None
+
     def call(self, attempt: Callable[[float], T], timeout: float) -> T:
-        """Calls `attempt(seconds left)` until it succeeds, fails with anything
-        but UNAVAILABLE, `attempts` are used up, or the next pause would pass
-        the deadline `timeout` seconds from now; raises the last error then."""
+        """Calls `attempt(seconds left)` until it succeeds or its error is final
+        for a deadline `timeout` seconds from now; raises the error then."""
         deadline = self.clock() + timeout
-        for number in range(1, self.attempts + 1):
+        for failures in itertools.count(1):
             try:
-                return attempt(max(deadline - self.clock(), 0.001))
+                return attempt(self._left(deadline))
             except grpc.RpcError as error:
-                pause = self.pause(number)
-                if (
-                    error.code() != grpc.StatusCode.UNAVAILABLE
-                    or number == self.attempts
-                    or self.clock() + pause >= deadline
-                ):
+                pause = self.next_pause(error, failures, deadline)
+                if pause is None:
                     raise
             self.sleep(pause)
-        raise AssertionError("attempts is at least 1")
+        raise AssertionError("counts for ever")
+
+    async def call_async(self, attempt: Callable[[float], Awaitable[T]], timeout: float) -> T:
+        """`call` for asyncio."""
+        deadline = self.clock() + timeout
+        for failures in itertools.count(1):
+            try:
+                return await attempt(self._left(deadline))
+            except grpc.RpcError as error:
+                pause = self.next_pause(error, failures, deadline)
+                if pause is None:
+                    raise
+            await self.async_sleep(pause)
+        raise AssertionError("counts for ever")
+
+    def _left(self, deadline: float) -> float:
+        return max(deadline - self.clock(), 0.001)
