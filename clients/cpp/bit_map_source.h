@@ -55,7 +55,8 @@ struct BitMapSourceState {
 
   // OK while the allocator is followed; otherwise why not, or why the map that
   // it gave can't be used.
-  absl::Status allocator = absl::UnavailableError("not asked yet");
+  absl::Status allocator =
+      absl::UnavailableError("the allocator hasn't answered yet");
 
   // OK, or what went wrong with the disk copy the last time it was read or
   // written. Nothing kept yet is no error.
