@@ -169,6 +169,10 @@ absl::StatusOr<CacheSetup> FromC(const rq_kv_cache_config* config) {
   out.config.page_tokens = in.page_tokens;
   out.config.sink_tokens = in.sink_tokens;
   out.config.window = in.window;
+  if (in.num_means != 0) {
+    if (in.means == nullptr) return NullArgument("config->means");
+    out.config.means.assign(in.means, in.means + in.num_means);
+  }
   out.options.device = {static_cast<DeviceKind>(in.device), in.device_ordinal};
   out.options.num_pages = in.num_pages;
   out.options.max_tokens = in.max_tokens;

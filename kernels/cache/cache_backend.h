@@ -76,7 +76,8 @@ class CacheBackend {
 
   // The first value of a step's input that can't be stored, for backends whose
   // Append says that there is one: DATA_LOSS.
-  virtual BadCacheValue FindBadInput(absl::Span<const SequenceStep> steps,
+  virtual BadCacheValue FindBadInput(int layer,
+                                     absl::Span<const SequenceStep> steps,
                                      const ConstHeads& keys,
                                      const ConstHeads& values,
                                      const Execution& on) const = 0;

@@ -153,7 +153,8 @@ absl::Status PagedCache::Append(const KvBatch& batch, int layer,
   const ConstHeads k_rows = Normalized(keys, k), v_rows = Normalized(values, v);
   status = backend_->Append(layer, *(*step)->backend, k_rows, v_rows, on);
   if (absl::IsDataLoss(status)) {
-    const BadCacheValue bad = backend_->FindBadInput(steps, k_rows, v_rows, on);
+    const BadCacheValue bad =
+        backend_->FindBadInput(layer, steps, k_rows, v_rows, on);
     if (bad.entry < 0) return status;
     return BadValueError(bad, layer, *(*step)->states[bad.entry],
                          steps[bad.entry].begin);
@@ -215,7 +216,7 @@ absl::Status PagedCache::Append(SequenceId id, int layer, int64_t tokens,
   state->blocks.resize(blocks);
   if (absl::IsDataLoss(status)) {
     const BadCacheValue bad =
-        backend_->FindBadInput({&whole, 1}, k_rows, v_rows, on);
+        backend_->FindBadInput(layer, {&whole, 1}, k_rows, v_rows, on);
     if (bad.entry >= 0) return BadValueError(bad, layer, *state, begin);
   }
   return status;
@@ -313,6 +314,11 @@ absl::Status PagedCache::CheckAttention(const PagedBatch& batch,
   if (!(params.soft_cap >= 0) || std::isinf(params.soft_cap)) {
     return invalid("soft_cap ", params.soft_cap,
                    " is not supported; it is above 0, or 0 for none");
+  }
+  if (params.soft_cap > 0 && !config_.means.empty()) {
+    // What all scores of a query lack no longer cancels behind a cap.
+    return invalid("soft_cap ", params.soft_cap,
+                   " is not supported by a cache with means; make it without");
   }
   if (params.sliding_window < 0) {
     return invalid("sliding_window ", params.sliding_window,

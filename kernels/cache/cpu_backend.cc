@@ -50,6 +50,13 @@ void RunLoop(const Execution& on, int count,
   for (int i = 0; i < count; ++i) iteration(i);
 }
 
+// Of [kv_heads * 2, head_dim]; null: none.
+const float* MeansOfLayer(const KvCacheConfig& config, size_t layer) {
+  if (config.means.empty()) return nullptr;
+  return config.means.data() +
+         layer * config.means.size() / config.geometry.layers;
+}
+
 // Keeps the error of the lowest iteration of a loop.
 class FirstError {
  public:
@@ -106,6 +113,7 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(
                     .block_table = reinterpret_cast<const int32_t*>(
                         backend->block_table_.data()),
                     .groups = layer.places.groups.data(),
+                    .means = MeansOfLayer(backend->config_, i),
                     .page_bytes = page_bytes,
                     .sidecar_bytes = layer.places.sidecar_bytes,
                     .max_blocks = max_blocks,
@@ -186,11 +194,12 @@ absl::Status CpuBackend::CopySidecars(const SequenceStep& state, int to,
   return absl::OkStatus();
 }
 
-BadCacheValue CpuBackend::FindBadInput(absl::Span<const SequenceStep> steps,
+BadCacheValue CpuBackend::FindBadInput(int layer,
+                                       absl::Span<const SequenceStep> steps,
                                        const ConstHeads& keys,
                                        const ConstHeads& values,
                                        const Execution& on) const {
-  const LayerMemory& memory = layers_[0].memory;
+  const LayerMemory& memory = layers_[layer].memory;
   const int groups = memory.kv_heads * 2;
   std::mutex mutex;
   BadCacheValue first;
@@ -199,7 +208,7 @@ BadCacheValue CpuBackend::FindBadInput(absl::Span<const SequenceStep> steps,
     const SequenceStep& step = steps[entry];
     const BadValue bad = FindBadValue(
         HeadRows(group % 2 == 0 ? keys : values, group / 2, step.first_row),
-        step.count, memory.head_dim);
+        step.count, memory.head_dim, memory.MeanOf(group));
     if (bad.row < 0) return;
     const std::lock_guard<std::mutex> lock(mutex);
     const Tensor tensor = group % 2 == 0 ? Tensor::kKey : Tensor::kValue;
@@ -207,7 +216,7 @@ BadCacheValue CpuBackend::FindBadInput(absl::Span<const SequenceStep> steps,
       return std::tuple(v.entry, v.head, v.tensor);
     };
     const BadCacheValue found = {
-        entry,       0,        group / 2, tensor, static_cast<int>(bad.row),
+        entry,       layer,    group / 2, tensor, static_cast<int>(bad.row),
         bad.channel, bad.value};
     if (first.entry < 0 || place(found) < place(first)) first = found;
   });

@@ -35,7 +35,7 @@ class CpuBackend final : public CacheBackend {
                             const Execution& on) override;
   int tensor_alignment() const override { return 1; }
   int max_single_tokens() const override { return kMaxTokens; }
-  BadCacheValue FindBadInput(absl::Span<const SequenceStep> steps,
+  BadCacheValue FindBadInput(int layer, absl::Span<const SequenceStep> steps,
                              const ConstHeads& keys, const ConstHeads& values,
                              const Execution& on) const override;
   absl::Status Append(int layer, const BackendBatch& batch,

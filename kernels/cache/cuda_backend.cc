@@ -210,8 +210,8 @@ class CudaBackend final : public CacheBackend {
   int max_single_tokens() const override { return kSingleTokens; }
 
   // Kernels find bad values as they store them; see TakeFault.
-  BadCacheValue FindBadInput(absl::Span<const SequenceStep>, const ConstHeads&,
-                             const ConstHeads&,
+  BadCacheValue FindBadInput(int, absl::Span<const SequenceStep>,
+                             const ConstHeads&, const ConstHeads&,
                              const Execution&) const override {
     return {};
   }
@@ -335,6 +335,7 @@ class CudaBackend final : public CacheBackend {
     DeviceBuffer<uint8_t> sidecars;
     DeviceBuffer<GroupPlace> groups;
     DeviceBuffer<int32_t> formats;
+    DeviceBuffer<float> means;  // empty: none
     cuda::PagedLayer view;
   };
 
@@ -363,10 +364,17 @@ class CudaBackend final : public CacheBackend {
     }
     if (status.ok()) status = Upload(places.groups, layer.groups);
     if (status.ok()) status = Upload(format_of, layer.formats);
+    if (status.ok() && !config_.means.empty()) {
+      const size_t count =
+          static_cast<size_t>(groups) * config_.geometry.head_dim;
+      const auto first = config_.means.begin() + index * count;
+      status = Upload(std::vector<float>(first, first + count), layer.means);
+    }
     layer.view.memory = {.pages = layer.pages.data(),
                          .sidecars = layer.sidecars.data(),
                          .block_table = block_table(),
                          .groups = layer.groups.data(),
+                         .means = layer.means.data(),
                          .page_bytes = page_bytes,
                          .sidecar_bytes = places.sidecar_bytes,
                          .max_blocks = max_blocks_,

@@ -29,9 +29,11 @@ absl::Status GroupRows::Pack(const SequenceStep& step,
       std::max(Packed(step.begin, step.packed_floor), sinks - sinks % block);
   while (status.ok() && first < end) {
     const int page = first - first % memory_.page_tokens;
-    // Rows of the input are read where they lie, others a scratch at a time.
-    const int most = first >= step.begin ? memory_.page_tokens
-                                         : std::max(kScratchTokens, block);
+    // Rows of the input are read where they lie, unless something is taken off
+    // them; others a scratch at a time.
+    const int most = first >= step.begin && mean_ == nullptr
+                         ? memory_.page_tokens
+                         : std::max(kScratchTokens, block);
     const int count =
         std::min({end, page + memory_.page_tokens, first + most}) - first;
     status = codec_.Encode(
@@ -52,10 +54,14 @@ absl::Status GroupRows::CheckStored(const SequenceStep& step,
     first = std::max(first, step.begin);
     last = std::min(last, end);
     return first < last && FindBadValue(RowsFrom(input, first - step.begin),
-                                        last - first, dim())
+                                        last - first, dim(), mean_)
                                    .row >= 0;
   };
   const int mixed = packed > step.begin ? kScratchTokens : 0;
+  // The codec doesn't see what the mean is taken off.
+  if (mean_ != nullptr && has_bad(step.begin, end)) {
+    return absl::DataLossError("a value that fp16 can't hold");
+  }
   if (has_bad(step.begin, step.begin + std::max(mixed, place_.block_tokens)) ||
       has_bad(step.begin, memory_.sink_tokens) || has_bad(packed, end)) {
     return absl::DataLossError("a value that fp16 can't hold");
@@ -112,7 +118,10 @@ ConstRows GroupRows::RowsToEncode(int first, int count,
                                   const ConstRows& input,
                                   uint16_t* scratch) const {
   if (first >= step.begin) {
-    return RowsFrom(input, first - step.begin);
+    const ConstRows rows = RowsFrom(input, first - step.begin);
+    if (mean_ == nullptr) return rows;
+    RowsToHalf(rows, count, dim(), scratch, mean_);
+    return {scratch, DType::kFloat16, dim()};
   }
   const int end = first + count;
   // Sinks aren't encoded: any number may stand in their rows.
@@ -127,7 +136,7 @@ ConstRows GroupRows::RowsToEncode(int first, int count,
            {scratch + (ring_begin - first) * dim(), DType::kFloat16, dim()});
   if (end > ring_end) {
     RowsToHalf(RowsFrom(input, ring_end - step.begin), end - ring_end, dim(),
-               scratch + (ring_end - first) * dim());
+               scratch + (ring_end - first) * dim(), mean_);
   }
   return {scratch, DType::kFloat16, dim()};
 }
@@ -137,7 +146,7 @@ void GroupRows::StoreSinks(const SequenceStep& step,
   const int end = std::min(memory_.sink_tokens, step.begin + step.count);
   if (step.begin >= end) return;
   RowsToHalf(input, end - step.begin, dim(),
-             memory_.SinkRow(slot_, place_, step.begin));
+             memory_.SinkRow(slot_, place_, step.begin), mean_);
 }
 
 void GroupRows::StoreRing(const SequenceStep& step,
@@ -148,13 +157,28 @@ void GroupRows::StoreRing(const SequenceStep& step,
   while (first < end) {
     const int count = RingRun(first, end - first);
     RowsToHalf(RowsFrom(input, first - step.begin), count, dim(),
-               memory_.RingRow(slot_, place_, first));
+               memory_.RingRow(slot_, place_, first), mean_);
     first += count;
   }
 }
 
 absl::Status GroupRows::Gather(const SequenceStep& state, int first, int count,
                                const MutableRows& out) const {
+  if (mean_ == nullptr) return GatherStored(state, first, count, out);
+  float scratch[kScratchTokens * kMaxHeadDim];
+  for (int done = 0; done < count;) {
+    const int rows = std::min(count - done, kScratchTokens);
+    absl::Status status = GatherStored(state, first + done, rows,
+                                       {scratch, DType::kFloat32, dim()});
+    if (!status.ok()) return status;
+    AddMean(scratch, mean_, rows, dim(), RowsFrom(out, done));
+    done += rows;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GroupRows::GatherStored(const SequenceStep& state, int first,
+                                     int count, const MutableRows& out) const {
   const int end = first + count;
   const int sinks_end = std::clamp(memory_.sink_tokens, first, end);
   const int ring_begin =

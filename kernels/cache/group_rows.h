@@ -20,6 +20,7 @@ class GroupRows {
       : memory_(memory),
         codec_(codec),
         place_(memory.groups[group]),
+        mean_(memory.MeanOf(group)),
         slot_(slot) {}
 
   // An append: Pack writes what leaves the window in `step` to the pages, which
@@ -40,6 +41,9 @@ class GroupRows {
     return PackedEnd(length, memory_.window, place_.block_tokens, packed_floor);
   }
   absl::Span<uint8_t> Section(int position) const;
+  // Gather without the mean.
+  absl::Status GatherStored(const SequenceStep& state, int first, int count,
+                            const MutableRows& out) const;
   ConstRows RowsToEncode(int first, int count, const SequenceStep& step,
                          const ConstRows& input, uint16_t* scratch) const;
   absl::Status CheckStored(const SequenceStep& step,
@@ -56,6 +60,7 @@ class GroupRows {
   const LayerMemory& memory_;
   const Codec& codec_;
   const GroupPlace& place_;
+  const float* const mean_;  // null: none
   const int slot_;
 };
 

@@ -20,6 +20,13 @@ struct RowFunctions {
   void (*to_half)(const uint8_t* src, DType dtype, int n, uint8_t* dst);
   void (*from_half)(const uint8_t* src, DType dtype, int n, uint8_t* dst);
   bool (*is_bad)(const uint8_t* row, DType dtype, int n);
+  // The same less `mean`, and src + mean.
+  void (*centre)(const uint8_t* src, DType dtype, int n, const float* mean,
+                 uint8_t* dst);
+  bool (*is_bad_centred)(const uint8_t* row, DType dtype, int n,
+                         const float* mean);
+  void (*add_mean)(const float* src, const float* mean, DType dtype, int n,
+                   uint8_t* dst);
 };
 
 }  // namespace ratequant::kv
@@ -134,8 +141,88 @@ bool RowIsBad(const uint8_t* row, DType dtype, int n) {
   return true;
 }
 
+// Element `i`, finite, as fp32.
+template <DType kType>
+HWY_INLINE float LoadFloat(const uint8_t* row, int i) {
+  if constexpr (kType == DType::kFloat32) return Load<float>(row, i);
+  if constexpr (kType == DType::kFloat16) {
+    return FloatOfFiniteHalf(Load<uint16_t>(row, i));
+  }
+  return FloatOfBits(static_cast<uint32_t>(Load<uint16_t>(row, i)) << 16);
+}
+
+template <DType kType>
+HWY_INLINE void CentreAs(const uint8_t* HWY_RESTRICT src, int n,
+                         const float* HWY_RESTRICT mean,
+                         uint8_t* HWY_RESTRICT dst) {
+  for (int i = 0; i < n; ++i) {
+    const float left = LoadFloat<kType>(src, i) - mean[i];
+    Store(HalfOfFiniteBits(BitsOfFloat(left)), dst, i);
+  }
+}
+
+void Centre(const uint8_t* src, DType dtype, int n, const float* mean,
+            uint8_t* dst) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return CentreAs<DType::kFloat32>(src, n, mean, dst);
+    case DType::kFloat16:
+      return CentreAs<DType::kFloat16>(src, n, mean, dst);
+    case DType::kBFloat16:
+      return CentreAs<DType::kBFloat16>(src, n, mean, dst);
+  }
+}
+
+template <DType kType>
+HWY_INLINE bool AnyAboveCentred(const uint8_t* row, int n, const float* mean) {
+  uint32_t found = 0;
+  for (int i = 0; i < n; ++i) {
+    const float left = LoadFloat<kType>(row, i) - mean[i];
+    found |= static_cast<uint32_t>((BitsOfFloat(left) & ~kSign) > kMaxHalfBits);
+  }
+  return found != 0;
+}
+
+bool RowIsBadCentred(const uint8_t* row, DType dtype, int n,
+                     const float* mean) {
+  if (RowIsBad(row, dtype, n)) return true;
+  switch (dtype) {
+    case DType::kFloat32:
+      return AnyAboveCentred<DType::kFloat32>(row, n, mean);
+    case DType::kFloat16:
+      return AnyAboveCentred<DType::kFloat16>(row, n, mean);
+    case DType::kBFloat16:
+      return AnyAboveCentred<DType::kBFloat16>(row, n, mean);
+  }
+  return true;
+}
+
+void AddMeanToRow(const float* HWY_RESTRICT src, const float* HWY_RESTRICT mean,
+                  DType dtype, int n, uint8_t* HWY_RESTRICT dst) {
+  switch (dtype) {
+    case DType::kFloat32:
+      for (int i = 0; i < n; ++i) Store(src[i] + mean[i], dst, i);
+      break;
+    case DType::kFloat16:
+      for (int i = 0; i < n; ++i) {
+        const uint32_t bits = BitsOfFloat(src[i] + mean[i]);
+        const uint32_t magnitude = bits & ~kSign;
+        const uint32_t kept =
+            magnitude < kMaxHalfBits ? magnitude : kMaxHalfBits;
+        Store(HalfOfFiniteBits((bits & kSign) | kept), dst, i);
+      }
+      break;
+    case DType::kBFloat16:
+      for (int i = 0; i < n; ++i) {
+        Store(BFloat16OfFloat(src[i] + mean[i]), dst, i);
+      }
+      break;
+  }
+}
+
 RowFunctions RowFunctionsForTarget() {
-  return {&RowToHalf, &HalfToRow, &RowIsBad};
+  return {&RowToHalf, &HalfToRow,       &RowIsBad,
+          &Centre,    &RowIsBadCentred, &AddMeanToRow};
 }
 
 }  // namespace HWY_NAMESPACE
@@ -168,11 +255,16 @@ uint8_t* RowAt(const MutableRows& rows, int64_t row) {
 }  // namespace
 
 void RowsToHalf(const ConstRows& rows, int64_t count, int head_dim,
-                uint16_t* dst) {
-  const auto convert = Functions().to_half;
+                uint16_t* dst, const float* mean) {
+  const RowFunctions& functions = Functions();
   for (int64_t r = 0; r < count; ++r, dst += head_dim) {
-    convert(RowAt(rows, r), rows.dtype, head_dim,
-            reinterpret_cast<uint8_t*>(dst));
+    const uint8_t* const row = RowAt(rows, r);
+    uint8_t* const out = reinterpret_cast<uint8_t*>(dst);
+    if (mean == nullptr) {
+      functions.to_half(row, rows.dtype, head_dim, out);
+    } else {
+      functions.centre(row, rows.dtype, head_dim, mean, out);
+    }
   }
 }
 
@@ -185,14 +277,30 @@ void HalfToRows(const uint16_t* src, int64_t count, int head_dim,
   }
 }
 
-BadValue FindBadValue(const ConstRows& rows, int64_t count, int head_dim) {
-  const auto is_bad = Functions().is_bad;
+void AddMean(const float* src, const float* mean, int64_t count, int head_dim,
+             const MutableRows& rows) {
+  const auto add = Functions().add_mean;
+  for (int64_t r = 0; r < count; ++r, src += head_dim) {
+    add(src, mean, rows.dtype, head_dim, RowAt(rows, r));
+  }
+}
+
+BadValue FindBadValue(const ConstRows& rows, int64_t count, int head_dim,
+                      const float* mean) {
+  const RowFunctions& functions = Functions();
   for (int64_t r = 0; r < count; ++r) {
     const uint8_t* row = RowAt(rows, r);
-    if (!is_bad(row, rows.dtype, head_dim)) continue;
+    const bool bad =
+        mean == nullptr
+            ? functions.is_bad(row, rows.dtype, head_dim)
+            : functions.is_bad_centred(row, rows.dtype, head_dim, mean);
+    if (!bad) continue;
     for (int c = 0; c < head_dim; ++c) {
       const float value = LoadElement(row, rows.dtype, c);
-      if (IsOutsideHalf(value)) return {r, c, value};
+      if (IsOutsideHalf(value) ||
+          (mean != nullptr && IsOutsideHalf(value - mean[c]))) {
+        return {r, c, value};
+      }
     }
   }
   return {};

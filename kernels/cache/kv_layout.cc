@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cache/sha256.h"
+#include "kernels/quantizers/element.h"
 
 namespace ratequant::kv {
 namespace {
@@ -19,6 +20,24 @@ absl::Status CheckRange(absl::string_view name, int64_t value, int64_t low,
   return absl::InvalidArgumentError(
       absl::StrCat(name, " ", value, " is not supported; supported are ", low,
                    " to ", high));
+}
+
+absl::Status CheckMeans(const KvCacheConfig& config) {
+  if (config.means.empty()) return absl::OkStatus();
+  const size_t values =
+      config.groups.size() * static_cast<size_t>(config.geometry.head_dim);
+  if (config.means.size() != values) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        config.means.size(), " means; ", config.groups.size(), " groups of ",
+        config.geometry.head_dim, " channels have ", values, ", or none"));
+  }
+  for (size_t i = 0; i < values; ++i) {
+    if (!IsOutsideHalf(config.means[i])) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "means[", i, "] is ", config.means[i],
+        "; supported are finite values of at most 65504 in magnitude"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckConfig(const KvCacheConfig& config) {
@@ -46,7 +65,7 @@ absl::Status CheckConfig(const KvCacheConfig& config) {
         config.groups.size(), " group formats; ", g.layers, " layers of ",
         g.kv_heads, " KV heads need ", groups, " (K and V of each head)"));
   }
-  return absl::OkStatus();
+  return CheckMeans(config);
 }
 
 absl::StatusOr<LayerLayout> ComputeLayerLayout(const KvCacheConfig& config,
@@ -91,6 +110,11 @@ std::string FormatDigest(const KvCacheConfig& config) {
         &text,
         group.width == kFp16Width ? "fp16" : QuantizerName(group.quantizer),
         " ", group.width, "\n");
+  }
+  if (!config.means.empty()) {
+    text += "means\n";
+    text.append(reinterpret_cast<const char*>(config.means.data()),
+                config.means.size() * sizeof(float));
   }
   return Sha256Hex(text);
 }

@@ -38,7 +38,7 @@ class HeadAttention {
   // original basis) are relative to exp(max).
   float max(int row) const { return state_.max[row]; }
   float sum(int row) const { return state_.sum[row]; }
-  const float* sums(int row) const { return state_.plain + row * dim_; }
+  float* sums(int row) const { return state_.plain + row * dim_; }
 
  private:
   // Tokens of K or V that lie one after the other.

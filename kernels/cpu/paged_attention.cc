@@ -169,9 +169,7 @@ void PagedAttention::RunItem(const Call& call, const Item& item,
                 call.queries, item.begin, item.end);
   if (item.parts == 1) {
     for (int r = 0; r < rows; ++r) {
-      kernels_.store_row(attention.sums(r), 1.0f / attention.sum(r),
-                         options_.head_dim, call.OutRow(item, r),
-                         call.out.dtype);
+      StoreRow(call, item, r, attention.sums(r), attention.sum(r));
     }
     return;
   }
@@ -210,9 +208,17 @@ void PagedAttention::Combine(const Call& call, const Item& item) {
       for (int c = 0; c < dim; ++c) total[c] += other[c] * factor;
       sum += other[dim + 1] * factor;
     }
-    kernels_.store_row(total, 1.0f / sum, dim, call.OutRow(item, r),
-                       call.out.dtype);
+    StoreRow(call, item, r, total, sum);
   }
+}
+
+void PagedAttention::StoreRow(const Call& call, const Item& item, int row,
+                              float* sums, float sum) const {
+  if (const float* mean = call.memory.MeanOf(item.head * 2 + 1)) {
+    for (int c = 0; c < options_.head_dim; ++c) sums[c] += sum * mean[c];
+  }
+  kernels_.store_row(sums, 1.0f / sum, options_.head_dim,
+                     call.OutRow(item, row), call.out.dtype);
 }
 
 }  // namespace ratequant::kv

@@ -79,6 +79,10 @@ class PagedAttention {
   void MakeItems(const Call& call);
   void RunItem(const Call& call, const Item& item, HeadAttention& attention);
   void Combine(const Call& call, const Item& item);
+  // Writes sums[head_dim] / sum, and the mean of V where there is one, to an
+  // output row; `sums` is used up.
+  void StoreRow(const Call& call, const Item& item, int row, float* sums,
+                float sum) const;
   float* PartialRow(int64_t row) const {
     return partials_.get() + row * partial_floats_;
   }

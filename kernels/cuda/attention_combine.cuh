@@ -132,6 +132,10 @@ __global__ void __launch_bounds__(kSectionThreads)
     float out[kOctet];
     CombineRow<Lanes>(batch, pieces, row).Run(value_format, row < rows, out);
     if (row >= rows) continue;
+    const int channel = Lanes::FirstChannel(0);
+    if (channel < batch.layer.memory.head_dim) {
+      AddMean(batch.layer.memory.MeanOf(2 * kv_head + 1), channel, out);
+    }
     StoreOutput<Lanes>(batch,
                        kv_head * batch.heads_per_kv + row % batch.heads_per_kv,
                        step.first_row + row / batch.heads_per_kv, out);

@@ -89,6 +89,7 @@ __device__ void DecodeTile<Lanes, kType>::DecodeRows(int begin, int end) const {
 #pragma unroll
     for (int octet = 0; octet < Lanes::kOctets; ++octet) {
       if (!exists || !HasChannel(octet)) continue;
+      AddMean(task_.mean, Lanes::FirstChannel(octet), values[octet]);
       StoreOctet<kType>(
           values[octet],
           static_cast<char*>(task_.rows) +

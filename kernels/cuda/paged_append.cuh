@@ -72,7 +72,15 @@ __device__ __forceinline__ void LoadNewRow(const AppendBatch& batch,
                                   work.step.first_row + row, channel),
                    values);
   RefuseBadValues(batch.fault, row, channel, values);
-  if constexpr (kType != DType::kFloat16) {
+  const float* const mean = batch.layer.memory.MeanOf(work.index);
+  if (mean != nullptr) {
+    float means[kOctet];
+    LoadOctet<DType::kFloat32>(mean + channel, means);
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) values[i] -= means[i];
+    RefuseBadValues(batch.fault, row, channel, values);
+  }
+  if (kType != DType::kFloat16 || mean != nullptr) {
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) values[i] = FromHalf(ToHalf(values[i]));
   }

@@ -34,6 +34,7 @@ class GatherTile {
         group_{batch.layer.memory, batch.layer.memory.groups[group],
                batch.state.slot},
         format_(batch.formats[batch.layer.formats[group]]),
+        mean_(batch.layer.memory.MeanOf(group)),
         out_(out),
         head_(group / 2),
         shared_(shared) {}
@@ -62,6 +63,7 @@ class GatherTile {
       const int channel = i % octets * kOctet;
       float values[kOctet];
       LoadOctet<DType::kFloat16>(group_.HalfRow(position) + channel, values);
+      AddMean(mean_, channel, values);
       StoreOctet<kType>(values, Out(position, channel));
     }
   }
@@ -72,6 +74,7 @@ class GatherTile {
     task.rows = Out(begin, 0);
     task.first = begin % batch_.layer.memory.page_tokens;
     task.count = end - begin;
+    task.mean = mean_;
     DecodeTile<Lanes, kType>(format_, batch_.layer.memory.head_dim,
                              out_.row_stride, task, shared_)
         .Run(0, task.count);
@@ -80,6 +83,7 @@ class GatherTile {
   const GatherBatch& batch_;
   const PagedGroup group_;
   const SectionFormat& format_;
+  const float* const mean_;
   const MutableHeads& out_;
   const int head_;
   DecodeShared& shared_;

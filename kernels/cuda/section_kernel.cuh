@@ -39,6 +39,16 @@ __device__ __forceinline__ void ReportFault(FaultWord* fault, int row,
                                  static_cast<uint32_t>(channel), what));
 }
 
+// Adds mean[channel, channel + 8) to eight values; null: nothing.
+__device__ __forceinline__ void AddMean(const float* mean, int channel,
+                                        float (&values)[kOctet]) {
+  if (mean == nullptr) return;
+  float means[kOctet];
+  LoadOctet<DType::kFloat32>(mean + channel, means);
+#pragma unroll
+  for (int i = 0; i < kOctet; ++i) values[i] += means[i];
+}
+
 // Reports those of eight values of the block's task that fp16 can't hold, and
 // makes them 0.
 __device__ __forceinline__ void RefuseBadValues(FaultWord* fault, int row,

@@ -28,6 +28,7 @@ struct DecodeTask {
   int32_t format = 0;                // index into the launch's FormatTable
   int32_t first = 0;
   int32_t count = 0;
+  const float* mean = nullptr;  // [head_dim], added to every row; null: none
 };
 
 // The first fault that a launch met, by task, row and channel, whatever the

@@ -33,14 +33,23 @@ struct LayerMemory {
   // [i * page_tokens, (i + 1) * page_tokens) of the sequence in a slot.
   const int32_t* block_table = nullptr;
   const GroupPlace* groups = nullptr;  // [kv_heads * 2]
-  int64_t page_bytes = 0;              // a multiple of 16
-  int64_t sidecar_bytes = 0;           // a multiple of 16
+  // [kv_heads * 2, head_dim]: what is taken off every row that is stored and
+  // put back on every row that is read; null: nothing.
+  const float* means = nullptr;
+  int64_t page_bytes = 0;     // a multiple of 16
+  int64_t sidecar_bytes = 0;  // a multiple of 16
   int32_t max_blocks = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
   int32_t page_tokens = 0;
   int32_t sink_tokens = 0;
   int32_t window = 0;
+
+  // The means of one group; null: there are none.
+  RQ_HOST_DEVICE const float* MeanOf(int group) const {
+    return means == nullptr ? nullptr
+                            : means + static_cast<int64_t>(group) * head_dim;
+  }
 
   // The section that holds position `position` of a group.
   RQ_HOST_DEVICE uint8_t* Section(int slot, const GroupPlace& group,

@@ -105,6 +105,9 @@ class CacheFormat:
       page_tokens: tokens in a page: 16, 32, 64 or 128.
       sink_tokens: first tokens of a sequence, kept in fp16.
       window: newest tokens, kept in fp16.
+      means: [groups * head_dim], each group's mean over tokens, which is taken
+        off every row that is stored and put back where rows are read; empty
+        for none.
     """
 
     geometry: Geometry
@@ -114,6 +117,7 @@ class CacheFormat:
     page_tokens: int = 32
     sink_tokens: int = 4
     window: int = 32
+    means: Sequence[float] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +155,8 @@ def to_c_config(cache_format: CacheFormat, limits: CacheLimits) -> CCacheConfig:
         quantizer_index=_to_c_array("quantizer_index", cache_format.quantizer_index),
         width=_to_c_array("width", cache_format.width),
         num_groups=groups,
+        means=(ctypes.c_float * len(cache_format.means))(*cache_format.means),
+        num_means=len(cache_format.means),
     )
 
 

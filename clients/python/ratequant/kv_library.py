@@ -95,6 +95,8 @@ class CCacheConfig(_SizedStructure):
         ("max_sequences", ctypes.c_int32),
         ("num_pages", ctypes.c_int64),
         ("max_tokens", ctypes.c_int64),
+        ("means", ctypes.POINTER(ctypes.c_float)),
+        ("num_means", ctypes.c_size_t),
     ]
 
 

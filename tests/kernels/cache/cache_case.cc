@@ -34,6 +34,13 @@ KvCacheConfig MixedConfig(int page_tokens, int sink_tokens, int window) {
   return config;
 }
 
+void AddMeans(KvCacheConfig& config) {
+  std::mt19937_64 engine(99);
+  std::normal_distribution<float> normal(0.0f, 3.0f);
+  config.means.resize(config.groups.size() * config.geometry.head_dim);
+  for (float& mean : config.means) mean = normal(engine);
+}
+
 Values RandomValues(int64_t tokens, uint64_t seed) {
   std::mt19937_64 engine(seed);
   std::normal_distribution<float> normal(0.3f, 2.0f);
@@ -91,12 +98,17 @@ Oracle::Oracle(const KvCacheConfig& config, int layer, int group,
        format.width, kDim, config.page_tokens, Backend::kReference});
   EXPECT_TRUE(codec.ok()) << codec.status();
   const int64_t length = values.tokens;
+  const auto mean = [&](int c) {
+    return config.means.empty()
+               ? 0.0f
+               : config.means[(layer * kHeads * 2 + group) * kDim + c];
+  };
   const int64_t left = std::max<int64_t>(0, length - config.window);
   const int64_t granule = (*codec)->token_granule();
   const int64_t packed = left / granule * granule;
   for (int64_t t = 0; t < length; ++t) {
     for (int c = 0; c < kDim; ++c) {
-      rows_.push_back(RoundToHalf(values.at(head, t, c)));
+      rows_.push_back(RoundToHalf(values.at(head, t, c) - mean(c)));
     }
   }
   const int64_t page_tokens = config.page_tokens;
@@ -114,6 +126,9 @@ Oracle::Oracle(const KvCacheConfig& config, int layer, int group,
                               {rows + first * kDim, DType::kFloat32, kDim});
     EXPECT_TRUE(status.ok()) << status;
     sections_.push_back(std::move(section));
+  }
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    rows_[i] += mean(static_cast<int>(i) % kDim);
   }
 }
 

@@ -18,6 +18,9 @@ inline constexpr int kDim = 32;
 // group: all quantizers, kivi K with groups of 32 and 16, fp16.
 KvCacheConfig MixedConfig(int page_tokens, int sink_tokens, int window);
 
+// Gives every group means of its own.
+void AddMeans(KvCacheConfig& config);
+
 // K or V of one layer, dense [heads, tokens, dim], fp32.
 struct Values {
   int64_t tokens = 0;

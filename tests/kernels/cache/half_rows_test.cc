@@ -56,6 +56,44 @@ TEST(HalfRows, RoundsFloatsHalfToEven) {
   }
 }
 
+TEST(HalfRows, TakesMeansOffEveryDtypeAndPutsThemBack) {
+  const std::vector<float> mean = {0.1f, -3.7f, 0, 50, -1e-4f, 7, 900, -0.5f};
+  std::vector<float> floats(kDim);
+  std::vector<uint16_t> halves(kDim), bfloats(kDim);
+  for (int c = 0; c < kDim; ++c) {
+    floats[c] = 1.7f * c - 3.3f;
+    halves[c] = HalfOfFloat(floats[c]);
+    bfloats[c] = BFloat16OfFloat(floats[c]);
+  }
+  const auto check = [&](const void* data, DType dtype, auto value) {
+    std::vector<uint16_t> centred(kDim);
+    RowsToHalf({data, dtype, kDim}, 1, kDim, centred.data(), mean.data());
+    for (int c = 0; c < kDim; ++c) {
+      EXPECT_EQ(centred[c], HalfOfFloat(value(c) - mean[c])) << c;
+    }
+  };
+  check(floats.data(), DType::kFloat32, [&](int c) { return floats[c]; });
+  check(halves.data(), DType::kFloat16,
+        [&](int c) { return FloatOfHalf(halves[c]); });
+  check(bfloats.data(), DType::kBFloat16,
+        [&](int c) { return FloatOfBFloat16(bfloats[c]); });
+
+  std::vector<float> sums(kDim);
+  std::vector<uint16_t> half_sums(kDim), bfloat_sums(kDim);
+  floats[6] = 65000.0f;  // with its mean more than fp16 holds
+  AddMean(floats.data(), mean.data(), 1, kDim,
+          {sums.data(), DType::kFloat32, kDim});
+  AddMean(floats.data(), mean.data(), 1, kDim,
+          {half_sums.data(), DType::kFloat16, kDim});
+  AddMean(floats.data(), mean.data(), 1, kDim,
+          {bfloat_sums.data(), DType::kBFloat16, kDim});
+  for (int c = 0; c < kDim; ++c) {
+    EXPECT_EQ(sums[c], floats[c] + mean[c]);
+    EXPECT_EQ(half_sums[c], HalfOfFloat(sums[c]));
+    EXPECT_EQ(bfloat_sums[c], BFloat16OfFloat(sums[c]));
+  }
+}
+
 TEST(HalfRows, ConvertsEveryBFloatInRangeAndBack) {
   std::vector<uint16_t> bfloats;
   for (uint32_t b = 0; b < 0x10000; ++b) {

@@ -44,14 +44,16 @@ void ExpectMatches(const KvCache& cache, KvCache::SequenceId id, int layer,
   }
 }
 
-// page_tokens, sink_tokens, window
-using Shape = std::tuple<int, int, int>;
+// page_tokens, sink_tokens, window, whether there are means
+using Shape = std::tuple<int, int, int, bool>;
 
 class KvCacheBytes : public ::testing::TestWithParam<Shape> {
  protected:
   KvCacheConfig Config() const {
-    const auto [page_tokens, sink_tokens, window] = GetParam();
-    return MixedConfig(page_tokens, sink_tokens, window);
+    const auto [page_tokens, sink_tokens, window, means] = GetParam();
+    KvCacheConfig config = MixedConfig(page_tokens, sink_tokens, window);
+    if (means) AddMeans(config);
+    return config;
   }
 };
 
@@ -148,15 +150,20 @@ TEST_P(KvCacheBytes, AnyPartOfASequenceIsReadAsInTheWhole) {
 
 INSTANTIATE_TEST_SUITE_P(
     Shapes, KvCacheBytes,
-    ::testing::Values(Shape{32, 4, 32}, Shape{32, 0, 0}, Shape{32, 0, 1},
-                      Shape{32, 1, 31}, Shape{32, 4, 33}, Shape{32, 31, 5},
-                      Shape{32, 32, 16}, Shape{32, 33, 0}, Shape{32, 40, 64},
-                      Shape{16, 4, 32}, Shape{16, 17, 0}, Shape{64, 4, 32},
-                      Shape{128, 4, 7}, Shape{128, 0, 100}, Shape{32, 4, 1000}),
+    ::testing::Values(Shape{32, 4, 32, false}, Shape{32, 0, 0, false},
+                      Shape{32, 0, 1, false}, Shape{32, 1, 31, false},
+                      Shape{32, 4, 33, false}, Shape{32, 31, 5, false},
+                      Shape{32, 32, 16, false}, Shape{32, 33, 0, false},
+                      Shape{32, 40, 64, false}, Shape{16, 4, 32, false},
+                      Shape{16, 17, 0, false}, Shape{64, 4, 32, false},
+                      Shape{128, 4, 7, false}, Shape{128, 0, 100, false},
+                      Shape{32, 4, 1000, false}, Shape{32, 4, 32, true},
+                      Shape{16, 0, 1, true}, Shape{128, 33, 20, true}),
     [](const auto& info) {
       return absl::StrCat("page", std::get<0>(info.param), "_sinks",
                           std::get<1>(info.param), "_window",
-                          std::get<2>(info.param));
+                          std::get<2>(info.param),
+                          std::get<3>(info.param) ? "_means" : "");
     });
 
 TEST(KvCacheCodecs, QuantizersThatDifferInOneParameterEachGetTheirOwn) {

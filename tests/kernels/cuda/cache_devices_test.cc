@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 
 constexpr int kLayers = 2, kHeads = 2, kQueryHeads = 6, kDim = 64;
 
-KvCacheConfig Config() {
+KvCacheConfig Config(bool means = false) {
   QuantizerSpec kivi, rtn, quarot, turbo;
   rtn.kind = QuantizerKind::kRtn;
   quarot.kind = QuantizerKind::kQuarot;
@@ -30,12 +30,18 @@ KvCacheConfig Config() {
                    {turbo, 4}, {quarot, 3}, {rtn, 6},    {{}, kFp16Width}};
   config.sink_tokens = 4;
   config.window = 20;
+  if (!means) return config;
+  std::mt19937_64 engine(3);
+  std::normal_distribution<float> normal(0.0f, 2.0f);
+  config.means.resize(config.groups.size() * kDim);
+  for (float& mean : config.means) mean = normal(engine);
   return config;
 }
 
-std::unique_ptr<KvCache> Make(DeviceKind kind) {
+std::unique_ptr<KvCache> Make(DeviceKind kind, bool means = false) {
   auto cache = KvCache::Create(
-      Config(), {.device = {kind, 0}, .num_pages = 60, .max_sequences = 8});
+      Config(means),
+      {.device = {kind, 0}, .num_pages = 60, .max_sequences = 8});
   EXPECT_TRUE(cache.ok()) << cache.status();
   return *std::move(cache);
 }
@@ -89,8 +95,12 @@ std::vector<float> Step(KvCache& cache, KvBatch& batch,
   return attention;
 }
 
-TEST(CacheDevices, TheSameStepsGiveTheSameBytesAndAttention) {
-  const auto cpu = Make(DeviceKind::kCpu), gpu = Make(DeviceKind::kCuda);
+// With means and without.
+class CacheDevicesAgree : public testing::TestWithParam<bool> {};
+
+TEST_P(CacheDevicesAgree, TheSameStepsGiveTheSameBytesAndAttention) {
+  const auto cpu = Make(DeviceKind::kCpu, GetParam()),
+             gpu = Make(DeviceKind::kCuda, GetParam());
   std::vector<std::unique_ptr<KvBatch>> batches;
   for (KvCache* cache : {cpu.get(), gpu.get()}) {
     batches.push_back(*cache->MakeBatch(3, 8));
@@ -132,8 +142,9 @@ TEST(CacheDevices, TheSameStepsGiveTheSameBytesAndAttention) {
   EXPECT_EQ(gpu->FreePages(), 60);
 }
 
-TEST(CacheDevices, EachReadsWhatTheOtherWrote) {
-  const auto cpu = Make(DeviceKind::kCpu), gpu = Make(DeviceKind::kCuda);
+TEST_P(CacheDevicesAgree, EachReadsWhatTheOtherWrote) {
+  const auto cpu = Make(DeviceKind::kCpu, GetParam()),
+             gpu = Make(DeviceKind::kCuda, GetParam());
   const Rows k(kHeads, 150, 1), v(kHeads, 150, 2);
   for (auto [from, to] :
        {std::pair(cpu.get(), gpu.get()), std::pair(gpu.get(), cpu.get())}) {
@@ -156,6 +167,8 @@ TEST(CacheDevices, EachReadsWhatTheOtherWrote) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Means, CacheDevicesAgree, testing::Bool());
 
 TEST(CacheDevices, BadValuesAreFoundOnTheDevice) {
   const auto gpu = Make(DeviceKind::kCuda);

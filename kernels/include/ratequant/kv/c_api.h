@@ -117,6 +117,10 @@ typedef struct rq_kv_cache_config {
   int32_t max_sequences;  /* 0: 256 */
   int64_t num_pages;      /* of all sequences; 0, on the CPU: what fits */
   int64_t max_tokens;     /* of one sequence; 0: what the pages hold */
+  /* [num_means], fp32 [num_groups, head_dim]: taken off every row that is
+   * stored, see KvCacheConfig in ratequant/kv/kv_layout.h; 0: none. */
+  const float* means;
+  size_t num_means;
 } rq_kv_cache_config;
 
 /* What an operation runs on; a null pointer to it stands for zeros. */

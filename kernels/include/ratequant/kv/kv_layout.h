@@ -37,6 +37,13 @@ struct KvCacheConfig {
   int page_tokens = 32;
   int sink_tokens = 4;  // first tokens of a sequence, kept in fp16
   int window = 32;      // newest tokens, kept in fp16
+  // [groups, head_dim], or empty for none: each group's mean over tokens. It is
+  // taken off every row before it is stored, exact rows too, and put back where
+  // rows are read. Attention needs no more than its sum of the mean of V: what
+  // all keys of a head lack, softmax cancels. Quantizers whose ranges or norms
+  // span channels gain most: much of K's energy is in its mean. Finite, at most
+  // 65504 in magnitude.
+  std::vector<float> means;
 };
 
 // Where each group's section lies in its layer's page.
