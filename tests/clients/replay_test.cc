@@ -28,7 +28,8 @@ ReplayMap Map(const std::vector<kv::GroupFormat>& formats) {
                  .groups = {},
                  .page_tokens = 16,
                  .sink_tokens = 2,
-                 .window = 4}};
+                 .window = 4,
+                 .means = {}}};
   for (int group = 0; group < 8; ++group) {
     map.config.groups.push_back(formats[group % formats.size()]);
   }

@@ -168,7 +168,6 @@ class BatchRun {
 
   template <class Task, class Params>
   Status Prepare(const std::vector<Task>& tasks, Params* launch) {
-    static_assert(sizeof(Task) <= sizeof(EncodeTask));
     Status status = tasks_.Allocate(tasks.size() * sizeof(Task));
     if (status.ok()) {
       status = tasks_.CopyFrom(reinterpret_cast<const uint8_t*>(tasks.data()),
