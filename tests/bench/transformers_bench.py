@@ -124,9 +124,9 @@ def measure_perplexity(model: PreTrainedModel, maps: dict[float, BitMap], sequen
     worst, notes = -float("inf"), [f"fp32 {whole:.4f} nats"]
     for bits in (2, 4):
         mine = mean_loss(model, packed(model, f"RateQuant {bits + 0.5}", maps[bits + 0.5]), sequences)
-        theirs = {backend: mean_loss(model, quantized(model, backend, bits), sequences) for backend in ("quanto", "hqq")}
+        theirs = {name: mean_loss(model, quantized(model, name, bits), sequences) for name in ("quanto", "hqq")}
         worst = max(worst, mine - min(theirs.values()))
-        listed = ", ".join(f"{backend} {loss - whole:+.4f}" for backend, loss in theirs.items())
+        listed = ", ".join(f"{name} {loss - whole:+.4f}" for name, loss in theirs.items())
         notes.append(f"{bits + 0.5} effective bits {mine - whole:+.4f}, {listed}")
         say(notes[-1])
     against, goal = "quanto and hqq at equal effective bits", "a smaller loss at 2.5 and 4.5"

@@ -107,7 +107,7 @@ def padded(batch: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_padded_row_is_the_row_alone_and_padding_takes_no_memory(llama):
     ids, mask = padded(3, 100)
-    chunks = [60, 20, *[1] * 20]
+    chunks = [20, 40, 20, *[1] * 20]  # the first one is all padding in row 0
     cache = RateQuantCache(bit_map(16), llama.config)
     both = logits(llama, ids, cache, chunks, mask)
     assert cache.allocated_bytes() == sum(cache.sequence_bytes(n) for n in (53, 100, 95))
@@ -151,8 +151,8 @@ def test_a_padded_batch_is_cropped_reordered_and_read_by_other_attention(llama):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda mask: mask.index_fill(1, torch.tensor([50]), 0), "row 0 holds 53 tokens and gets 1, .* lets 53 be seen"),
-        (lambda mask: torch.ones_like(mask), "row 0 holds 53 tokens and gets 1, .* lets 101 be seen"),
+        (lambda mask: mask.index_fill(1, torch.tensor([50]), 0), "row 0 holds 53 tokens and gets 1, .* 53 be seen"),
+        (lambda mask: torch.ones_like(mask), "row 0 holds 53 tokens and gets 1, .* 101 be seen"),
     ],
 )
 def test_a_mask_that_says_otherwise_than_before_is_refused(llama, change, text):

@@ -35,9 +35,8 @@ _LAYER = "_ratequant_layer"
 
 def mark(key_states: torch.Tensor, layer: RateQuantLayer) -> torch.Tensor:
     """Keys of new tokens that `attention` is to append to `layer`."""
-    marked = key_states.detach()
-    setattr(marked, _LAYER, layer)
-    return marked
+    setattr(key_states, _LAYER, layer)
+    return key_states
 
 
 @torch.compiler.disable

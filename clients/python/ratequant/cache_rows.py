@@ -117,7 +117,7 @@ class Rows:
         on = execution()
         if self._step != (first, tokens):
             self._prepare(first, tokens, mask, on)
-        k, v, q = step_view(keys), step_view(values), step_view(queries)
+        k, v, q = StepView(keys), StepView(values), StepView(queries)
         out = torch.empty((batch_size, tokens, query_heads, head_dim), dtype=queries.dtype)
         self._batch.append(layer, k.view, v.view, on)
         self._batch.attend(
@@ -277,7 +277,7 @@ def view(states: torch.Tensor) -> TensorView:
     return TensorView(states.data_ptr(), DTYPES[states.dtype], states.stride(0), states.stride(1))
 
 
-class step_view:
+class StepView:
     """[batch, heads, tokens, head_dim] as a step's [heads, batch * tokens,
     head_dim]: in place where the strides allow it, else a copy that lives as
     long as this."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
 import weakref
 from collections.abc import Sequence
 
@@ -86,7 +87,8 @@ class Execution:
     threads: Threads | None = None
     stream: int = 0
 
-    def _to_c(self) -> ctypes._Pointer:
+    @functools.cached_property
+    def _c(self) -> ctypes._Pointer:
         return ctypes.pointer(CExecution(stream=self.stream, threads=self.threads.handle if self.threads else 0))
 
 
@@ -144,7 +146,7 @@ class KvCache:
         """A new sequence with the first `tokens` tokens of another, sharing its
         pages until one of them writes to one: all of its tokens, or a packed
         prefix in whole pages. KvInvalidArgumentError says which can be had."""
-        return self._read("rq_kv_sequence_fork", parent, tokens, on._to_c())
+        return self._read("rq_kv_sequence_fork", parent, tokens, on._c)
 
     def truncate_sequence(self, sequence: int, tokens: int) -> None:
         """Drops a sequence's newest tokens, so that `tokens` are left: at least
@@ -170,7 +172,7 @@ class KvCache:
         magnitude; the message names layer, head, K or V, token and channel."""
         k, v = keys._to_c(), values._to_c()
         self._library.call(
-            "rq_kv_append_on", self._handle, sequence, layer, tokens, ctypes.byref(k), ctypes.byref(v), on._to_c()
+            "rq_kv_append_on", self._handle, sequence, layer, tokens, ctypes.byref(k), ctypes.byref(v), on._c
         )
 
     def gather(
@@ -188,7 +190,7 @@ class KvCache:
         when there are fewer tokens."""
         k = None if keys is None else ctypes.byref(keys._to_c())
         v = None if values is None else ctypes.byref(values._to_c())
-        self._library.call("rq_kv_gather_on", self._handle, sequence, layer, first, count, k, v, on._to_c())
+        self._library.call("rq_kv_gather_on", self._handle, sequence, layer, first, count, k, v, on._c)
 
     def length(self, sequence: int, layer: int) -> int:
         """Tokens appended to one layer."""
@@ -234,13 +236,13 @@ class KvCache:
     def save_sequence(self, sequence: int, on: Execution = Execution()) -> bytes:
         """A sequence as bytes (kernels/FORMAT.md, "Saved sequences")."""
         out = ctypes.create_string_buffer(self._read("rq_kv_saved_bytes", sequence))
-        self._library.call("rq_kv_sequence_save", self._handle, sequence, out, len(out), on._to_c())
+        self._library.call("rq_kv_sequence_save", self._handle, sequence, out, len(out), on._c)
         return out.raw
 
     def load_sequence(self, saved: bytes, on: Execution = Execution()) -> int:
         """Makes a sequence of saved bytes, of this or another cache with the same
         format digest."""
-        return self._read("rq_kv_sequence_load", saved, len(saved), on._to_c())
+        return self._read("rq_kv_sequence_load", saved, len(saved), on._c)
 
     def batch(self, max_entries: int, max_tokens: int) -> Batch:
         """A batch for steps of up to `max_entries` sequences with up to
@@ -271,13 +273,13 @@ class Batch:
         all or, with code "RESOURCE_EXHAUSTED", none. The step's tensors have a
         row for each token, in the entries' order."""
         given = (CBatchEntry * len(entries))(*(CBatchEntry(sequence, tokens) for sequence, tokens in entries))
-        self._library.call("rq_kv_prepare", self._handle, given, len(entries), on._to_c())
+        self._library.call("rq_kv_prepare", self._handle, given, len(entries), on._c)
 
     def append(self, layer: int, keys: TensorView, values: TensorView, on: Execution = Execution()) -> None:
         """Appends the step's tokens, [kv_heads, rows, head_dim], to one layer."""
         k, v = keys._to_c(), values._to_c()
         self._library.call(
-            "rq_kv_append_step", self._handle, layer, ctypes.byref(k), ctypes.byref(v), on._to_c()
+            "rq_kv_append_step", self._handle, layer, ctypes.byref(k), ctypes.byref(v), on._c
         )
 
     def attend(
@@ -303,7 +305,7 @@ class Batch:
         )
         q, o = queries._to_c(), out._to_c()
         self._library.call(
-            "rq_kv_attend", self._handle, layer, ctypes.byref(params), ctypes.byref(q), ctypes.byref(o), on._to_c()
+            "rq_kv_attend", self._handle, layer, ctypes.byref(params), ctypes.byref(q), ctypes.byref(o), on._c
         )
 
 
