@@ -30,6 +30,7 @@ struct CalibrateFlags {
   uint32_t sequence_length = 0;
   std::optional<uint32_t> sinks;
   uint32_t page_tokens = 0;
+  bool subtract_means = false;
 };
 
 // The model id that a path suggests: its last part.
@@ -56,6 +57,7 @@ absl::StatusOr<v1::CalibrateModelRequest> MakeRequest(
   options.set_sequence_length(flags.sequence_length);
   if (flags.sinks.has_value()) options.set_sink_tokens(*flags.sinks);
   options.set_page_tokens(flags.page_tokens);
+  options.set_subtract_means(flags.subtract_means);
   absl::StatusOr<std::string> text = ReadTextFile(flags.text);
   if (!text.ok()) {
     return UsageError(
@@ -165,6 +167,10 @@ void AddCalibrateCommand(CLI::App& app, Session& session) {
                    "such pages, and the bit maps are for them")
       ->check(WholeNumber())
       ->option_text("TOKENS");
+  verb->add_flag("--subtract-means", flags->subtract_means,
+                 "Take each channel's mean off K and V before they are "
+                 "measured; caches of its bit maps store them so too. Not for "
+                 "models that cap attention's logits");
   SetHelp(*verb,
           {.details =
                "Shows progress on standard error; Ctrl-C cancels the work. "

@@ -65,6 +65,7 @@ absl::StatusOr<kv::KvCacheConfig> CacheConfigOf(const v1::BitMap& map) {
     config.groups.push_back({.quantizer = (*quantizers)[index],
                              .width = static_cast<int>(map.width(i))});
   }
+  config.means.assign(map.means().begin(), map.means().end());
   if (map.cache().has_sink_tokens()) {
     config.sink_tokens = static_cast<int>(map.cache().sink_tokens());
   }

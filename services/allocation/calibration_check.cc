@@ -28,6 +28,8 @@ constexpr uint32_t kMaxPageBytes = 1 << 20;
 
 bool IsPowerOfTwo(uint32_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
+constexpr double kMaxMean = 65504;  // the largest number of fp16
+
 class Checker {
  public:
   explicit Checker(const v1::Calibration& calibration)
@@ -40,6 +42,7 @@ class Checker {
     if (violations_.empty()) {
       CheckGroups();
       CheckTables();
+      CheckMeans();
     }
     CheckStrings("warnings", calibration_.warnings());
     if (violations_.empty()) return absl::OkStatus();
@@ -153,6 +156,27 @@ class Checker {
       const std::string field = absl::StrCat("groups[", g, "]");
       NonNegative(field + ".g2", calibration_.groups(g).g2());
       NonNegative(field + ".x2", calibration_.groups(g).x2());
+    }
+  }
+
+  void CheckMeans() {
+    const int64_t values = GroupCount(calibration_.geometry()) *
+                           calibration_.geometry().head_dim();
+    if (calibration_.capture().means_subtracted() !=
+        !calibration_.means().empty()) {
+      Add("capture.means_subtracted", "goes with means, of which there are ",
+          calibration_.means_size());
+    }
+    if (calibration_.means().empty()) return;
+    if (calibration_.means_size() != values) {
+      Add("means", "has ", calibration_.means_size(),
+          " values; the shape needs ", values, ", or none");
+    }
+    for (int i = 0; i < calibration_.means_size(); ++i) {
+      if (std::abs(calibration_.means(i)) <= kMaxMean) continue;
+      Add(absl::StrCat("means[", i, "]"), "is ", calibration_.means(i),
+          "; must be finite and at most ", kMaxMean, " in magnitude");
+      return;
     }
   }
 

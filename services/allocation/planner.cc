@@ -291,6 +291,7 @@ class Planner {
     out.set_budget_left(std::max(0.0, BudgetValue(query_.budget) - Spent(map)));
     SetContinuous(map, &out);
     out.set_format_version(calibration_.tables(0).format_version());
+    *out.mutable_means() = calibration_.means();
     if (gap_ > 0) out.set_optimality_gap(gap_ / minimised_);
     absl::StatusOr<std::string> digest = CanonicalDigest(out);
     if (!digest.ok()) return digest.status();

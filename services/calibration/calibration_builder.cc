@@ -119,6 +119,9 @@ absl::StatusOr<v1::Calibration> BuildCalibration(const CalibrationPlan& plan,
   v1::Calibration calibration;
   *calibration.mutable_geometry() = measured.geometry;
   *calibration.mutable_capture() = measured.capture;
+  calibration.mutable_capture()->set_means_subtracted(!measured.means.empty());
+  calibration.mutable_means()->Assign(measured.means.begin(),
+                                      measured.means.end());
   for (const std::string& warning : measured.warnings) {
     calibration.add_warnings(warning);
   }

@@ -16,6 +16,7 @@ struct Measurement {
   v1::ModelGeometry geometry;
   v1::CaptureInfo capture;
   kv::DistortionTables tables;
+  std::vector<float> means;           // empty: none were taken off
   std::vector<std::string> warnings;  // raised so far
 };
 

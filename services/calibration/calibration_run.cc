@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "ratequant/kv/distortion.h"
 #include "services/calibration/calibration_builder.h"
+#include "services/calibration/mean_removal.h"
 #include "services/common/status.h"
 
 namespace ratequant::calibration {
@@ -30,11 +31,10 @@ absl::StatusOr<std::unique_ptr<kv::DistortionSweep>> MakeSweep(
   if (sweep.ok()) return sweep;
   // Everything a request can get wrong was checked before; a limit of the
   // kernels that wasn't is one of the shape.
-  return MakeError(
-      sweep.status().code(),
-      absl::IsInvalidArgument(sweep.status()) ? "UNSUPPORTED_SHAPE"
-                                              : "SWEEP_FAILED",
-      sweep.status().message());
+  return MakeError(sweep.status().code(),
+                   absl::IsInvalidArgument(sweep.status()) ? "UNSUPPORTED_SHAPE"
+                                                           : "SWEEP_FAILED",
+                   sweep.status().message());
 }
 
 absl::Status DataLoss(const char* reason, absl::string_view message) {
@@ -57,22 +57,33 @@ absl::Status FinishError(const absl::Status& status) {
                    status.message());
 }
 
+// `means` is null when none are taken off.
 absl::Status SweepLayer(const CalibrationPlan& plan, const CapturedLayer& layer,
-                        kv::DType dtype, kv::DistortionSweep& sweep) {
-  const int index = static_cast<int>(layer.layer);
-  const int tokens = static_cast<int>(plan.sequence_length);
-  absl::Status added = sweep.Add(index, kv::Tensor::kKey, tokens, layer.key,
-                                 layer.key_gradient, dtype);
+                        kv::DType dtype, MeanRemoval* means,
+                        kv::DistortionSweep& sweep) {
+  const auto add = [&](kv::Tensor tensor, const void* values,
+                       const void* gradients) {
+    const int index = static_cast<int>(layer.layer);
+    const int tokens = static_cast<int>(plan.sequence_length);
+    if (means == nullptr) {
+      return sweep.Add(index, tensor, tokens, values, gradients, dtype);
+    }
+    const MeanRemoval::Centred centred =
+        means->Apply(layer.layer, tensor, values, gradients);
+    return sweep.Add(index, tensor, tokens, centred.values, centred.gradients,
+                     kv::DType::kFloat32);
+  };
+  absl::Status added = add(kv::Tensor::kKey, layer.key, layer.key_gradient);
   if (added.ok()) {
-    added = sweep.Add(index, kv::Tensor::kValue, tokens, layer.value,
-                      layer.value_gradient, dtype);
+    added = add(kv::Tensor::kValue, layer.value, layer.value_gradient);
   }
   return added.ok() ? added : AddError(added, layer.sequence);
 }
 
 absl::Status SweepAll(const CalibrationPlan& plan, const CaptureShape& shape,
-                      CaptureSource& source, kv::DistortionSweep& sweep,
-                      Progress& progress, const CancelToken& cancel) {
+                      CaptureSource& source, MeanRemoval* means,
+                      kv::DistortionSweep& sweep, Progress& progress,
+                      const CancelToken& cancel) {
   uint64_t layers_done = 0;
   for (;;) {
     auto layer = source.Next();
@@ -81,7 +92,7 @@ absl::Status SweepAll(const CalibrationPlan& plan, const CaptureShape& shape,
     absl::Status cancelled = cancel.status();
     if (!cancelled.ok()) return cancelled;
     const absl::Time begin = absl::Now();
-    absl::Status swept = SweepLayer(plan, **layer, shape.dtype, sweep);
+    absl::Status swept = SweepLayer(plan, **layer, shape.dtype, means, sweep);
     progress.AddSweepTime(absl::Now() - begin);
     if (!swept.ok()) return swept;
     ++layers_done;
@@ -139,15 +150,23 @@ absl::StatusOr<v1::Calibration> RunCalibration(const CalibrationPlan& plan,
 
   progress.SetTotal(plan.tokens());
   progress.SetPhase(v1::CalibrateProgress::CAPTURING);
+  absl::optional<MeanRemoval> means;
+  if (plan.subtract_means) {
+    means.emplace(shape->geometry, plan.sequence_length, plan.sink_tokens,
+                  shape->dtype);
+  }
   absl::Status swept =
-      SweepAll(plan, *shape, source, **sweep, progress, cancel);
+      SweepAll(plan, *shape, source, means.has_value() ? &*means : nullptr,
+               **sweep, progress, cancel);
   if (!swept.ok()) return swept;
 
   progress.SetPhase(v1::CalibrateProgress::FITTING);
   auto tables = FinishSweep(**sweep);
   if (!tables.ok()) return tables.status();
-  return BuildCalibration(plan, {shape->geometry, source.Info(),
-                                 *std::move(tables), choice->warnings});
+  return BuildCalibration(
+      plan, {shape->geometry, source.Info(), *std::move(tables),
+             means.has_value() ? means->means() : std::vector<float>(),
+             choice->warnings});
 }
 
 }  // namespace ratequant::calibration

@@ -14,6 +14,9 @@ constexpr uint64_t kBytesPerSum = 80;
 // A group's fit of one quantizer: a message, and what it takes in the copies.
 constexpr uint64_t kBytesPerCurve = 256;
 
+// A mean, in the messages and their serialized forms.
+constexpr uint64_t kBytesPerMean = 24;
+
 double Mebibytes(uint64_t bytes) {
   return static_cast<double>(bytes) / (1 << 20);
 }
@@ -31,7 +34,14 @@ uint64_t TableBytes(const CalibrationPlan& plan,
   // The sweep measures blocks of 32 tokens before it adds them up.
   const uint64_t blocks =
       uint64_t{geometry.kv_heads()} * plan.sequence_length / kSequenceGranule;
-  return groups * (sums * kBytesPerSum + quantizers * kBytesPerCurve) +
+  // Two tensors in fp32, and a mean a channel with its copies.
+  const uint64_t means =
+      plan.subtract_means
+          ? uint64_t{geometry.head_dim()} *
+                (uint64_t{geometry.kv_heads()} * plan.sequence_length * 8 +
+                 groups * kBytesPerMean)
+          : 0;
+  return means + groups * (sums * kBytesPerSum + quantizers * kBytesPerCurve) +
          blocks * sums * sizeof(double);
 }
 

@@ -10,7 +10,8 @@
 namespace ratequant::calibration {
 
 // What a calibration keeps in the worker's memory besides captured layers, in
-// bytes: the sweep's sums, the tables made from them, and the finished
+// bytes: the sweep's sums, the tables made from them, means and a layer less
+// them where they are asked for, and the finished
 // calibration with the copies that naming and publishing it take. Grows with
 // layers * kv_heads * quantizers (and, little, with kv_heads *
 // sequence_length), not with tokens. ENGINE.md, "Memory", has the formula.

@@ -174,6 +174,7 @@ absl::StatusOr<CalibrationPlan> MakePlan(const std::string& model,
       options.has_sink_tokens() ? options.sink_tokens() : kDefaultSinkTokens;
   plan.page_tokens =
       options.page_tokens() != 0 ? options.page_tokens() : kDefaultPageTokens;
+  plan.subtract_means = options.subtract_means();
   absl::Status sizes = CheckSizes(plan, prefix);
   if (!sizes.ok()) return sizes;
   return plan;

@@ -44,6 +44,7 @@ struct CalibrationPlan {
   uint32_t sequence_length = 0;
   uint32_t sink_tokens = 0;
   uint32_t page_tokens = 0;  // in the page that byte counts are for
+  bool subtract_means = false;
   // What it may keep in the worker's memory (memory_need.h); the worker's, not
   // the request's.
   uint64_t memory_bytes = kDefaultMemoryLimit;

@@ -332,6 +332,16 @@ def test_a_bit_map_from_the_allocator_and_its_description_store_the_same():
     assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
 
 
+def test_means_of_the_bit_map_are_stored_with_and_put_back():
+    means = torch.randn(2 * LAYERS * HEADS * DIM, generator=torch.Generator().manual_seed(3)) * 4
+    centred = RateQuantCache(bit_map_message(means=means.tolist()))
+    k, v = states(1, 77, seed=1), states(1, 77, seed=2)
+    mean = means.view(LAYERS, HEADS, 2, DIM)[0]
+    got = centred.update(k, v, 0)
+    want = RateQuantCache(bit_map_message()).update(k - mean[:, 0, None], v - mean[:, 1, None], 0)
+    assert torch.equal(got[0], want[0] + mean[:, 0, None]) and torch.equal(got[1], want[1] + mean[:, 1, None])
+
+
 def test_sinks_window_and_page_come_from_the_caller_then_the_bit_map_then_the_defaults():
     silent = format_of(bit_map_message())
     assert (silent.sink_tokens, silent.window, silent.page_tokens) == (4, 32, 32)

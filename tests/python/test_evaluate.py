@@ -324,6 +324,20 @@ def test_bytes_are_those_of_the_page_that_was_asked_for(common, tmp_path):
         assert cache.sequence_bytes(context) == round(bit_map.bytes_per_token * context)
 
 
+def test_means_are_in_the_maps_that_are_measured(common, tmp_path):
+    words = [
+        *common, "--quantizers", "turboquant", "--subtract-means", "--effective-bits", "4", "--strategies", "loss-projected",
+        "--json", tmp_path / "rows.json", "--bundle", tmp_path / "bundle.json",
+    ]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    bundle = Bundle.read(tmp_path / "bundle.json")
+    assert bundle.calibration.capture.means_subtracted
+    geometry = bundle.calibration.geometry
+    assert len(bundle.calibration.means) == 2 * geometry.layers * geometry.kv_heads * geometry.head_dim
+    for bit_map in bundle.bit_maps.values():
+        assert list(bit_map.means) == list(bundle.calibration.means)
+
+
 def test_an_evaluation_that_was_cut_short_goes_on_where_it_was(evaluated, common, make_options):
     class CutShort(dict):
         def __setitem__(self, key, value):

@@ -31,7 +31,7 @@ def format_of(
       bit_map: the allocator's answer; or a mapping with `geometry` (a mapping
         of `layers`, `kv_heads`, `head_dim`), `quantizers` (texts such as
         "kivi", or runtime.Quantizer), `quantizer_index`, `width`, and
-        optionally `sink_tokens`, `window` and `page_tokens`.
+        optionally `sink_tokens`, `window`, `page_tokens` and `means`.
       page_tokens, sink_tokens, window: instead of the bit map's. With another
         page the cache takes other bytes than the bit map says.
 
@@ -62,6 +62,7 @@ def _parts_of_message(bit_map: bit_map_pb2.BitMap) -> dict[str, Any]:
         "sink_tokens": cache.sink_tokens if cache.HasField("sink_tokens") else _DEFAULT_SINK_TOKENS,
         "window": cache.window if cache.HasField("window") else _DEFAULT_WINDOW,
         "page_tokens": cache.page_tokens or _DEFAULT_PAGE_TOKENS,
+        "means": tuple(bit_map.means),
     }
 
 
@@ -91,6 +92,7 @@ def _parts_of_mapping(bit_map: Mapping[str, Any]) -> dict[str, Any]:
         "sink_tokens": bit_map.get("sink_tokens", _DEFAULT_SINK_TOKENS),
         "window": bit_map.get("window", _DEFAULT_WINDOW),
         "page_tokens": bit_map.get("page_tokens", _DEFAULT_PAGE_TOKENS),
+        "means": bit_map.get("means", ()),
     }
 
 

@@ -242,6 +242,7 @@ def calibrate_model(
     sequence_length: int = 512,
     sink_tokens: int = 4,
     page_tokens: int = 32,
+    subtract_means: bool = False,
 ) -> worker.CalibrateModelRequest:
     """Returns a request to calibrate a model that the worker can read.
 
@@ -252,6 +253,8 @@ def calibrate_model(
       quantizers: quantizers to measure; empty means all that fit the model.
       page_tokens: tokens in a page of the cache: 16, 32, 64 or 128, a
         multiple of kivi's group_size. Bit maps are for this page.
+      subtract_means: take each channel's mean off K and V before they are
+        measured; caches of its bit maps store them so too.
     """
     return worker.CalibrateModelRequest(
         model=model_name(model),
@@ -263,6 +266,7 @@ def calibrate_model(
             sequence_length=sequence_length,
             sink_tokens=sink_tokens,
             page_tokens=page_tokens,
+            subtract_means=subtract_means,
         ),
     )
 

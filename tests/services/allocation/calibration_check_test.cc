@@ -100,6 +100,19 @@ TEST(CalibrationCheckTest, EveryKindOfDamageIsNamed) {
        [](C* c) { c->mutable_tables(1)->set_page_tokens(16); }},
       {"tables[2].format_version", "1 in tables[0]",
        [](C* c) { c->mutable_tables(2)->set_format_version(2); }},
+      {"means", "has 3 values; the shape needs",
+       [](C* c) {
+         c->mutable_capture()->set_means_subtracted(true);
+         for (int i = 0; i < 3; ++i) c->add_means(0);
+       }},
+      {"means[1]", "is nan",
+       [](C* c) {
+         c->mutable_capture()->set_means_subtracted(true);
+         c->mutable_means()->Resize(16 * c->geometry().head_dim(), 0);
+         c->set_means(1, kNan);
+       }},
+      {"capture.means_subtracted", "of which there are 0",
+       [](C* c) { c->mutable_capture()->set_means_subtracted(true); }},
       {"warnings[0]", "longer than",
        [](C* c) { c->add_warnings(std::string(2000, 'w')); }},
   };

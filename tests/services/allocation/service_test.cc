@@ -126,6 +126,21 @@ TEST_F(ServiceTest, AnyAllowedQuantizerMayBeUsedUnlessSomeAreNamed) {
   EXPECT_EQ(kivi->bit_map().quantizers(0).group_size(), 32u);
 }
 
+TEST_F(ServiceTest, MapsCarryTheMeansOfTheirCalibration) {
+  v1::Calibration calibration = MakeCalibration();
+  calibration.mutable_capture()->set_means_subtracted(true);
+  calibration.mutable_means()->Resize(
+      calibration.groups_size() *
+          static_cast<int>(calibration.geometry().head_dim()),
+      0.25f);
+  calibration.set_means(5, -3.5f);
+  ASSERT_TRUE(Create("models/m", calibration).ok());
+  const auto map = GetBitMap(Request());
+  ASSERT_TRUE(map.ok()) << map.status();
+  EXPECT_THAT(map->bit_map().means(),
+              ::testing::ElementsAreArray(calibration.means()));
+}
+
 TEST_F(ServiceTest, TheCurveIsServed) {
   const auto created = Create("models/m", MakeCalibration());
   v1::GetRateDistortionCurveRequest request;

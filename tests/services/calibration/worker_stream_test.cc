@@ -38,6 +38,64 @@ TEST_F(WorkerStreamTest, GivesTheSameCalibrationAsTheEngine) {
   EXPECT_EQ(stream.done().calibration(), engine.done().calibration());
 }
 
+// K has a mean in one channel, which rtn's ranges suffer from.
+TEST_F(WorkerStreamTest, SubtractsMeans) {
+  constexpr int kChannel = 3;
+  constexpr uint32_t kDim = TestCapture::kHeadDim;
+  constexpr size_t kRows = TestCapture::kHeads * TestCapture::kLength;
+  for (uint32_t s = 0; s < TestCapture::kSequences; ++s) {
+    for (uint32_t layer = 0; layer < TestCapture::kLayers; ++layer) {
+      float* const keys = capture_.Tensor(s, layer, 0);
+      for (size_t r = 0; r < kRows; ++r) keys[r * kDim + kChannel] += 40.0f;
+    }
+  }
+  Start();
+  const CallResult plain = CalibrateStream(Chunks());
+  std::vector<v1::CalibrateChunk> chunks = Chunks();
+  chunks[0].mutable_header()->mutable_options()->set_subtract_means(true);
+  const CallResult centred = CalibrateStream(chunks);
+  ASSERT_TRUE(plain.status.ok()) << plain.status;
+  ASSERT_TRUE(centred.status.ok()) << centred.status;
+  const v1::Calibration before = registry_.Get(plain.done().calibration());
+  const v1::Calibration after = registry_.Get(centred.done().calibration());
+  EXPECT_TRUE(before.means().empty());
+  EXPECT_FALSE(before.capture().means_subtracted());
+  EXPECT_TRUE(after.capture().means_subtracted());
+
+  // The mean of the first sequence without its sinks.
+  const int sinks = static_cast<int>(after.capture().sink_tokens());
+  ASSERT_EQ(after.means_size(), after.groups_size() * static_cast<int>(kDim));
+  const float* const head1 =
+      capture_.Tensor(0, 2, 0) + TestCapture::kLength * kDim;
+  double sum = 0;
+  for (uint32_t t = sinks; t < TestCapture::kLength; ++t) {
+    sum += head1[t * kDim + kChannel];
+  }
+  const int group = (2 * TestCapture::kHeads + 1) * 2;
+  EXPECT_NEAR(after.means(group * kDim + kChannel),
+              sum / (TestCapture::kLength - sinks), 1e-4);
+  EXPECT_GT(after.means(group * kDim + kChannel), 35);
+  for (int g = 0; g < after.groups_size(); ++g) {
+    const double was = before.tables(0).mse(g * 8 + 3);
+    const double is = after.tables(0).mse(g * 8 + 3);
+    if (g % 2 == 0) {
+      EXPECT_LT(is, 0.1 * was) << "K group " << g;
+    } else {
+      EXPECT_NEAR(is, was, 0.2 * was) << "V group " << g;
+    }
+  }
+
+  // A value that isn't finite is still found where it is.
+  capture_.Tensor(1, 1, 0)[(1 * TestCapture::kLength + 7) * kDim + 2] =
+      std::numeric_limits<float>::quiet_NaN();
+  chunks = Chunks();
+  chunks[0].mutable_header()->mutable_options()->set_subtract_means(true);
+  const absl::Status status = CalibrateStream(chunks).status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("sequence 1: NaN in the values of K, layer 1, head 1, "
+                        "token 7, channel 2"));
+}
+
 TEST_F(WorkerStreamTest, TakesLargeChunks) {
   Start();
   EXPECT_TRUE(CalibrateStream(Chunks(4 << 20)).status.ok());

@@ -30,6 +30,7 @@ def calibrate_capture(
     quantizers: Sequence[str] = (),
     sink_tokens: int = 4,
     page_tokens: int = 32,
+    subtract_means: bool = False,
     timeout: float = 3600.0,
 ) -> Iterator[CalibrationProgress]:
     """Sends a capture to the client's worker and yields progress, as `Client.calibrate_model` does. The same tensors
@@ -37,7 +38,7 @@ def calibrate_capture(
 
     Args:
       model: the id it is stored under; empty means the capture's.
-      quantizers, sink_tokens, page_tokens, timeout: as in `Client.calibrate_model`.
+      quantizers, sink_tokens, page_tokens, subtract_means, timeout: as in `Client.calibrate_model`.
 
     Raises:
       CaptureFileError: the capture has no gradients.
@@ -52,6 +53,7 @@ def calibrate_capture(
         sequence_length=info.sequence_length,
         sink_tokens=sink_tokens,
         page_tokens=page_tokens,
+        subtract_means=subtract_means,
     )
     return client.calibrate_stream(model or info.model, _chunks(capture, options), timeout)
 

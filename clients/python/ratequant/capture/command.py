@@ -66,6 +66,7 @@ def _add_calibrate(verbs) -> None:
     add("--quantizer", nargs="+", default=[], metavar="NAME", help="quantizers to measure (default: all that fit)")
     add("--sinks", type=int, default=4, metavar="TOKENS", help="first tokens kept in fp16 (default %(default)s)")
     add("--page-tokens", type=int, default=32, metavar="TOKENS", help="tokens of a page (default %(default)s)")
+    add("--subtract-means", action="store_true", help="take each channel's mean off K and V, as `ratequant calibrate` does")
 
 
 def _record(arguments: argparse.Namespace) -> int:
@@ -109,6 +110,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
             quantizers=arguments.quantizer,
             sink_tokens=arguments.sinks,
             page_tokens=arguments.page_tokens,
+            subtract_means=arguments.subtract_means,
         ):
             if last is None or progress.phase != last.phase:
                 print(progress.phase.lower(), file=sys.stderr)

@@ -80,6 +80,7 @@ def _calibrate(
         sequence_length=options.sequence_length,
         sink_tokens=stored.capture.sink_tokens,
         page_tokens=stored.tables[0].page_tokens or 32,
+        subtract_means=stored.capture.means_subtracted,
     ):
         pass
     if last is None or not last.published:

@@ -47,6 +47,7 @@ def _fits(calibration: calibration_pb2.Calibration, options: EvaluateOptions, pr
         and capture.sequence_length == options.calibration_sequence_length
         and capture.sink_tokens == options.sinks
         and pages == {options.page_tokens}
+        and capture.means_subtracted == options.subtract_means
         and Provenance(capture.model_digest, capture.token_digest) == provenance
         and measured.issuperset(options.quantizers)
     )
@@ -70,6 +71,7 @@ def calibrate(client: Client, options: EvaluateOptions, text: str, status: Statu
         sequence_length=options.calibration_sequence_length,
         sink_tokens=options.sinks,
         page_tokens=options.page_tokens,
+        subtract_means=options.subtract_means,
     ):
         status.update(last.tokens_done, last.tokens_total, f"calibrating: {last.phase.lower()}")
     if last is None or last.phase != "DONE":

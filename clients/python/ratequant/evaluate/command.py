@@ -63,6 +63,7 @@ def add_command(commands) -> None:
         help="context length at which bytes are counted (default %(default)s)")  # fmt: skip
     add("--page-tokens", type=int, default=defaults["page_tokens"], metavar="N",
         help="tokens in a page of the cache: 16, 32, 64 or 128 (default %(default)s)")  # fmt: skip
+    add("--subtract-means", action="store_true", help="take each channel's mean off K and V, as `ratequant calibrate` does")
     add("--json", required=True, metavar="FILE", help="write the rows here")
     add("--bundle", metavar="FILE", help="write calibration, bit maps and curves here, for the report")
     add("--calibration-sequences", type=int, default=defaults["calibration_sequences"], metavar="N", help="default %(default)s")

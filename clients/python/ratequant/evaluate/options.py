@@ -39,6 +39,7 @@ class EvaluateOptions:
       calibration_sequences, calibration_sequence_length: size of the
         calibration set.
       page_tokens: tokens in a page of the cache: 16, 32, 64 or 128.
+      subtract_means: calibrate with each channel's mean taken off K and V.
       batch_size: sequences that run at once; 0 picks.
       model_name: id the calibration is stored under; empty means the folder's.
       endpoint, worker_endpoint: running services; without `endpoint` both are
@@ -63,6 +64,7 @@ class EvaluateOptions:
     calibration_sequences: int = 16
     calibration_sequence_length: int = 512
     page_tokens: int = 32
+    subtract_means: bool = False
     batch_size: int = 0
     model_name: str = ""
     endpoint: str = ""
