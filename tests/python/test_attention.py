@@ -174,6 +174,16 @@ def test_other_caches_are_refused(llama):
         generate(llama, prompt(), RateQuantCache(bit_map()))
 
 
+def test_layers_of_chunked_attention_are_refused():
+    model = make_model(Qwen3Config, layer_types=["full_attention", "chunked_attention"])
+    model.set_attn_implementation("ratequant")
+    cache = RateQuantCache(bit_map(), model.config)
+    k = torch.zeros(1, 2, 3, 16)
+    cache.update(k, k, 0)
+    with pytest.raises(NotImplementedError, match="chunked_attention with attention 'ratequant'"):
+        cache.update(k, k, 1)
+
+
 def test_keys_that_no_attention_took_are_found_out(llama):
     cache = RateQuantCache(bit_map(), llama.config)
     k = torch.zeros(1, 2, 3, 16)

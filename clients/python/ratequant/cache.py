@@ -46,7 +46,8 @@ class RateQuantCache(Cache):
     and beam search's `reorder_cache` share pages the same way.
 
     Not supported, each with an error that says so: pickling, offloading,
-    gradients. Not thread-safe, nor are copies among each other.
+    gradients, and attention "ratequant" in layers of type chunked_attention. Not
+    thread-safe, nor are copies among each other.
     """
 
     def __init__(
@@ -199,6 +200,8 @@ class RateQuantLayer(CacheLayerMixin):
         self._rows = rows
         self._layer = layer
         self._config = config
+        types = getattr(config, "layer_types", None)
+        self._type = types[layer] if types else "full_attention"
         self._length = 0
         # Whether update has handed tokens to attention "ratequant" that it hasn't taken.
         self._pending = False
@@ -229,6 +232,8 @@ class RateQuantLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         self._rows.set_batch_size(len(key_states))
         if self._config is not None and self._config._attn_implementation == attention.ATTENTION_NAME:
+            if self._type == "chunked_attention":
+                _refuse(f"layers of type {self._type} with attention '{attention.ATTENTION_NAME}'")
             if self._pending:
                 raise RuntimeError(
                     f"layer {self._layer}: attention '{attention.ATTENTION_NAME}' wasn't called with what the last "
