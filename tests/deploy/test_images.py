@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, port_in, wait_until_serving
 from root_process import USER, RootProcess, need_namespaces
 from sample import calibration
+from serving import ROOT, wait_until_serving
 
 from ratequant import Client
 
@@ -74,7 +74,7 @@ def test_the_allocator_serves_from_a_read_only_root_without_a_shell(allocator_ro
     command = ["/usr/bin/ratequant-allocator", "--data-dir", f"{data_dir}/data", "--backup-dir", f"{data_dir}/backups"]
     command += ["--address", "127.0.0.1:0", "--port-file", f"{data_dir}/port"]
     with RootProcess(allocator_root, {data: data_dir}, command, tmp_path / "log") as process:
-        endpoint = wait_until_serving(lambda: port_in(data / "port"), process.check)
+        endpoint = wait_until_serving(data / "port", process.check)
         status = Path(f"/proc/{process.program()}/status").read_text()
         assert re.search(rf"^Uid:\s+{USER}\s+{USER}\s+{USER}\s+{USER}$", status, re.MULTILINE)
         assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
@@ -164,7 +164,7 @@ def test_the_worker_calibrates_a_model_from_a_read_only_root_without_a_shell(wor
     command += ["--address", "127.0.0.1:0", "--threads", "1"]
     mounts = {spool: "/var/lib/ratequant", models: "/models"}
     with RootProcess(worker_root, mounts, command, tmp_path / "log", **environment) as process:
-        endpoint = wait_until_serving(lambda: port_in(spool / "port"), process.check)
+        endpoint = wait_until_serving(spool / "port", process.check)
         with Client(worker_endpoint=endpoint) as client:
             options = {"sequences": 2, "sequence_length": 64, "quantizers": ("rtn",)}
             *_, last = client.calibrate_model("Tiny", "tiny", TEXT, **options)
