@@ -135,9 +135,9 @@ def measure_perplexity(model: PreTrainedModel, maps: dict[float, BitMap], sequen
 
 def measure_greedy(model: PreTrainedModel, maps: dict[float, BitMap], prompts: torch.Tensor) -> None:
     want = greedy(model, stock(model), prompts)
-    kinds = [packed(model, f"turboquant {bits}", uniform(model, "turboquant", bits)) for bits in (16, 8, 6)]
-    kinds += [packed(model, "map of 4.5 effective bits", maps[4.5]), packed(model, "kivi 4", uniform(model, "kivi", 4))]
-    kinds += [quantized(model, "quanto", 4), quantized(model, "hqq", 4)]
+    kinds = [packed(model, f"turboquant {bits}", uniform(model, "turboquant", bits)) for bits in (16, 8)]
+    kinds.append(packed(model, "map of 4.5 effective bits", maps[4.5]))
+    kinds += [quantized(model, backend, 4) for backend in ("quanto", "hqq")]
     agree, notes = {}, []
     for kind in kinds:
         same = greedy(model, kind, prompts) == want
