@@ -45,6 +45,11 @@ class FieldReader {
         Unsigned(name, std::numeric_limits<uint32_t>::max()));
   }
 
+  // 0 where there is no such field.
+  uint64_t OptionalUnsigned(const char* name, uint64_t max) {
+    return object_.contains(name) ? Unsigned(name, max) : 0;
+  }
+
   double Number(const char* name) {
     const Json* field = Find(name);
     if (field == nullptr) return 0;
@@ -147,6 +152,16 @@ absl::StatusOr<EngineMessage> ParseSequence(FieldReader fields) {
   return sequence;
 }
 
+absl::StatusOr<EngineMessage> ParseDone(FieldReader fields) {
+  constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
+  DoneMessage done;
+  done.peak_memory = fields.OptionalUnsigned("peak_memory", kMost);
+  done.peak_device_memory =
+      fields.OptionalUnsigned("peak_device_memory", kMost);
+  if (!fields.status().ok()) return fields.status();
+  return done;
+}
+
 absl::StatusOr<EngineMessage> ParseError(FieldReader fields) {
   ErrorMessage error{fields.String("reason"), fields.String("message")};
   if (!fields.status().ok()) return fields.status();
@@ -161,7 +176,7 @@ absl::StatusOr<EngineMessage> ParseObject(const Json& object) {
   if (type == "layer") return ParseLayer(fields);
   if (type == "heartbeat") return ParseHeartbeat(fields);
   if (type == "sequence") return ParseSequence(fields);
-  if (type == "done") return DoneMessage{};
+  if (type == "done") return ParseDone(FieldReader(object));
   if (type == "error") return ParseError(fields);
   return absl::InvalidArgumentError(
       "its type is none of hello, layer, heartbeat, sequence, done, error");

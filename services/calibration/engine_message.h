@@ -48,7 +48,11 @@ struct SequenceMessage {
   uint64_t loss_tokens = 0;
 };
 
-struct DoneMessage {};
+// What the engine had at its highest, in bytes; 0 when it doesn't say.
+struct DoneMessage {
+  uint64_t peak_memory = 0;
+  uint64_t peak_device_memory = 0;
+};
 
 struct ErrorMessage {
   std::string reason;

@@ -192,10 +192,9 @@ absl::StatusOr<absl::optional<CapturedLayer>> EngineSource::Next() {
       if (!ended.ok()) return ended;
       continue;
     }
-    if (std::holds_alternative<HelloMessage>(*message)) {
-      return Violation("a second 'hello'");
-    }
-    absl::Status ended = End();
+    const auto* done = std::get_if<DoneMessage>(&*message);
+    if (done == nullptr) return Violation("a second 'hello'");
+    absl::Status ended = End(*done);
     if (!ended.ok()) return ended;
     return absl::optional<CapturedLayer>();
   }
@@ -244,11 +243,14 @@ absl::Status EngineSource::EndSequence(const SequenceMessage& message) {
 
 // Everything has arrived: how the engine goes no longer matters, only that it
 // goes.
-absl::Status EngineSource::End() {
+absl::Status EngineSource::End(const DoneMessage& message) {
   if (!layers_->complete()) {
     return Violation(absl::StrCat("'done' after ", layers_->sequence(), " of ",
                                   plan_.sequences, " sequences"));
   }
+  spdlog::info("engine {} for {} had at most {} MiB in memory, {} MiB on GPUs",
+               process_->pid(), model_path_, message.peak_memory >> 20,
+               message.peak_device_memory >> 20);
   const auto exit = process_->WaitForExit(options_.exit_patience, cancel_);
   if (!exit.has_value()) {
     spdlog::warn("engine {} did not exit after 'done' and is killed",

@@ -67,7 +67,7 @@ class EngineSource : public CaptureSource {
   absl::Status Release();
   absl::StatusOr<CapturedLayer> TakeLayer(const LayerMessage& message);
   absl::Status EndSequence(const SequenceMessage& message);
-  absl::Status End();
+  absl::Status End(const DoneMessage& message);
 
   absl::Status Violation(absl::string_view what) const;
   absl::Status OutputEnded();

@@ -76,6 +76,7 @@ class Services(contextlib.AbstractContextManager):
         start_timeout: float = 30.0,
         stop_timeout: float = 10.0,
         worker_arguments: tuple[str, ...] = (),
+        engine_arguments: tuple[str, ...] = (),
     ):
         """
         Args:
@@ -85,12 +86,14 @@ class Services(contextlib.AbstractContextManager):
           start_timeout: seconds a service may take until it serves.
           stop_timeout: seconds a service may take to end before it is killed.
           worker_arguments: further arguments of `ratequant-worker`.
+          engine_arguments: further arguments of its capture engine.
         """
         self._model_root = str(model_root)
         self._given_data_dir = data_dir
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._worker_arguments = worker_arguments
+        self._engine_arguments = engine_arguments
         self._processes: list[_Process] = []
         self._cleanup = contextlib.ExitStack()
         self.endpoint = self.worker_endpoint = ""
@@ -120,7 +123,7 @@ class Services(contextlib.AbstractContextManager):
             self.data_dir = pathlib.Path(self._given_data_dir)
             self.data_dir.mkdir(parents=True, exist_ok=True)
         self.endpoint = self._launch("ratequant-allocator", ["--data-dir", str(self.data_dir / "allocator")])
-        engine = shlex.join([sys.executable, "-m", "ratequant.capture.engine"])
+        engine = shlex.join([sys.executable, "-m", "ratequant.capture.engine", *self._engine_arguments])
         self.worker_endpoint = self._launch(
             "ratequant-worker",
             ["--model-root", self._model_root, "--allocator", self.endpoint]

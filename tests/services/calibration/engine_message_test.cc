@@ -55,7 +55,13 @@ TEST(EngineMessage, ParsesTheOthers) {
   EXPECT_TRUE(std::holds_alternative<HeartbeatMessage>(*beat));
   auto done = ParseEngineMessage(R"({"type":"done"})");
   ASSERT_TRUE(done.ok());
-  EXPECT_TRUE(std::holds_alternative<DoneMessage>(*done));
+  ASSERT_TRUE(std::holds_alternative<DoneMessage>(*done));
+  EXPECT_EQ(std::get<DoneMessage>(*done).peak_memory, 0u);
+  done = ParseEngineMessage(
+      R"({"type":"done","peak_memory":7,"peak_device_memory":9})");
+  ASSERT_TRUE(done.ok()) << done.status();
+  EXPECT_EQ(std::get<DoneMessage>(*done).peak_memory, 7u);
+  EXPECT_EQ(std::get<DoneMessage>(*done).peak_device_memory, 9u);
 }
 
 TEST(EngineMessage, SaysWhatIsWrongAndQuotesTheLine) {

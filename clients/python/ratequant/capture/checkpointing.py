@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ratequant.capture.errors import UNSUPPORTED_MODEL, CaptureError
+from ratequant.capture.placement import is_spread
 
 
 def decoder_layers(model: PreTrainedModel, layers: int) -> list[GradientCheckpointingLayer]:
@@ -43,10 +44,13 @@ def checkpointed(model: PreTrainedModel, layers: int) -> Iterator[None]:
     modules = decoder_layers(model, layers)
     # What the module itself has: hooks that bring offloaded weights have replaced the class's.
     own = [module.__dict__.get("forward") for module in modules]
+    # Ending a layer that runs again early, once it has what the backward pass needs, would skip the hooks that
+    # put offloaded weights away.
+    again = functools.partial(
+        checkpoint, use_reentrant=False, preserve_rng_state=False, early_stop=not is_spread(model)
+    )
     for module in modules:
-        module.forward = functools.partial(
-            checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False
-        )
+        module.forward = functools.partial(again, module.forward)
     try:
         yield
     finally:

@@ -26,6 +26,7 @@ from ratequant.capture.errors import (
     CaptureError,
     is_out_of_memory,
 )
+from ratequant.size import memory_size
 from ratequant.text import TextError, read_text
 
 # torch and transformers are imported when the engine already answers and hashes.
@@ -72,6 +73,20 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--text", required=True, type=Path, help="UTF-8 text to run the model on")
     parser.add_argument("--sequences", required=True, type=int, help="number of sequences")
     parser.add_argument("--sequence-length", required=True, type=int, help="tokens of a sequence")
+    memory = parser.add_mutually_exclusive_group()
+    memory.add_argument(
+        "--memory-limit",
+        type=memory_size,
+        metavar="SIZE",
+        help="most memory to have on the model's device, the weights included, such as 16GiB; layers run twice where "
+        "that takes it (default: what is free)",
+    )
+    memory.add_argument(
+        "--device-map",
+        metavar="MAP",
+        help="spread the weights over devices: auto, balanced, balanced_low_0, sequential, or a JSON file of module "
+        "names to GPU numbers, cpu or disk; layers run twice",
+    )
     args = parser.parse_args()
     if args.sequences < 1:
         parser.error(f"--sequences is {args.sequences}; at least 1 is needed")
@@ -117,6 +132,9 @@ class _Engine:
         self._text: Path = args.text
         self._sequences: int = args.sequences
         self._length: int = args.sequence_length
+        self._memory_limit: int | None = args.memory_limit
+        self._device_map: str | None = args.device_map
+        self._checkpoint = False  # Set once the model is there.
         self._channel = channel
 
     def run(self) -> None:
@@ -129,7 +147,7 @@ class _Engine:
             model, geometry = self._load(ids)
             self._hello(model, geometry, ids, digests)
         self._capture(model, geometry, ids)
-        self._channel.send_last("done")
+        self._channel.send_last("done", **_peaks())
 
     def _tokenize(self, text: str) -> np.ndarray:
         """int32 [sequences, tokens]."""
@@ -143,14 +161,33 @@ class _Engine:
         self._channel.note("loading the model")
         from ratequant.capture.geometry import probe_geometry
         from ratequant.capture.loading import check_fits, load_model
+        from ratequant.capture.placement import read_device_map
 
-        model = load_model(self._folder)
+        device_map = None if self._device_map is None else read_device_map(self._device_map)
+        model = load_model(self._folder, device_map=device_map)
         check_fits(model.config, self._length, int(ids.max()))
-        return model, probe_geometry(model)
+        geometry = probe_geometry(model)
+        self._checkpoint = self._must_checkpoint(model, geometry)
+        return model, geometry
+
+    def _must_checkpoint(self, model: PreTrainedModel, geometry: Geometry) -> bool:
+        """Whether layers run again on the way back, to keep less in memory."""
+        from ratequant.capture import memory
+        from ratequant.capture.placement import input_device, is_spread
+
+        on_cpu = input_device(model).type == "cpu"
+        if on_cpu and self._memory_limit is not None:
+            memory.return_freed_memory()
+        # A model too large for one device has activations that are, too.
+        checkpoint = is_spread(model) or memory.needs_checkpoints(model, geometry, self._length, self._memory_limit)
+        if on_cpu and checkpoint:
+            memory.return_freed_memory()
+        return checkpoint
 
     def _hello(
         self, model: PreTrainedModel, geometry: Geometry, ids: np.ndarray, digests: Future[dict[str, str]]
     ) -> None:
+        from ratequant.capture.placement import compute_devices
         from ratequant.capture.provenance import device_name, software
 
         self._channel.note("hashing the model")
@@ -159,7 +196,7 @@ class _Engine:
             protocol=_PROTOCOL,
             geometry=vars(geometry),
             dtype=str(model.dtype).removeprefix("torch."),
-            device=device_name(model.device),
+            device=", ".join(dict.fromkeys(map(device_name, compute_devices(model)))),
             sequences=self._sequences,
             sequence_length=self._length,
             token_digest=digest.token_digest(ids),
@@ -170,6 +207,7 @@ class _Engine:
     def _capture(self, model: PreTrainedModel, geometry: Geometry, ids: np.ndarray) -> None:
         import torch
 
+        from ratequant.capture.placement import input_device
         from ratequant.capture.segment import Segment
         from ratequant.capture.sequence import capture_sequence
 
@@ -180,8 +218,8 @@ class _Engine:
         for sequence in range(self._sequences):
             self._channel.note(f"sequence {sequence + 1} of {self._sequences}")
             slots.sequence = sequence
-            row = torch.from_numpy(ids[sequence]).long().to(model.device)
-            loss = capture_sequence(model, geometry, row, slots.on_layer)
+            row = torch.from_numpy(ids[sequence]).long().to(input_device(model))
+            loss = capture_sequence(model, geometry, row, slots.on_layer, self._checkpoint)
             self._channel.send("sequence", sequence=sequence, loss_sum=loss.sum, loss_tokens=loss.tokens)
 
 
@@ -220,6 +258,13 @@ def _digests(folder: Path) -> dict[str, str]:
         }
     except OSError as error:
         raise CaptureError(MODEL_UNREADABLE, f"can't read {error.filename}: {error.strerror}") from error
+
+
+def _peaks() -> dict[str, int]:
+    """What `done` says of memory."""
+    from ratequant.capture.memory import peak_device_memory, peak_memory
+
+    return {"peak_memory": peak_memory(), "peak_device_memory": peak_device_memory()}
 
 
 def _start_fields(message: dict[str, Any]) -> tuple[str, int, int]:

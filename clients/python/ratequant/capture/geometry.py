@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ratequant.capture.cache import TapCache
 from ratequant.capture.errors import UNSUPPORTED_MODEL, CaptureError
+from ratequant.capture.placement import input_device
 
 _PROBE_TOKENS = 8
 _SUPPORTED_LAYER_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
@@ -79,7 +80,7 @@ def probe_geometry(model: PreTrainedModel) -> Geometry:
         shapes[layer] = _layer_shape(layer, keys, values, seen=layer in shapes)
         return keys, values
 
-    ids = torch.arange(_PROBE_TOKENS, device=model.device)[None] % model.config.get_text_config().vocab_size
+    ids = torch.arange(_PROBE_TOKENS, device=input_device(model))[None] % model.config.get_text_config().vocab_size
     with torch.no_grad():
         model(input_ids=ids, past_key_values=TapCache(on_update), use_cache=True)
     return _geometry(model.config, shapes)

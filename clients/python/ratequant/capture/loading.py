@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import is_accelerate_available
 from transformers.utils import logging as transformers_logging
 
 from ratequant import text
@@ -27,6 +28,7 @@ from ratequant.capture.errors import (
     is_out_of_memory,
 )
 from ratequant.capture.geometry import check_config
+from ratequant.capture.placement import DeviceMap
 
 _INDEX_NAME = "model.safetensors.index.json"
 # A safetensors file begins with the length of its JSON header, which is at most this.
@@ -51,7 +53,10 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def load_model(
-    folder: Path, device: torch.device | None = None, dtype: torch.dtype | None = None
+    folder: Path,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    device_map: DeviceMap | None = None,
 ) -> PreTrainedModel:
     """Loads the causal language model in `folder` for capture.
 
@@ -62,11 +67,15 @@ def load_model(
     Args:
       folder: config.json and *.safetensors.
       device, dtype: `default_device()` and `default_dtype(device)` when None.
+      device_map: spreads the weights instead of putting all on `device`; needs accelerate. What it puts into
+        main memory beside a GPU, or leaves on disk, is brought for each use.
 
     Raises:
       CaptureError: MODEL_UNREADABLE, naming the file; UNSUPPORTED_MODEL, saying what was found.
     """
     device = device or default_device()
+    if device_map is not None and not is_accelerate_available():
+        raise CaptureError(ENGINE_ERROR, "spreading a model's weights by a device map needs the package accelerate")
     config = read_config(folder)
     check_config(config)
     model_class = _causal_lm_class(config)
@@ -79,6 +88,7 @@ def load_model(
             config=config,
             dtype=dtype or default_dtype(device),
             attn_implementation=_attention(model_class, config),
+            device_map=device_map,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -89,7 +99,9 @@ def load_model(
             raise
         raise _unreadable(f"can't load the weights in {folder}: {_first_line(error)}") from error
     _check_complete(folder, report)
-    return model.to(device).eval().requires_grad_(False)
+    if device_map is None:
+        model = model.to(device)
+    return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
