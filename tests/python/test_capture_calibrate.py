@@ -138,19 +138,97 @@ def test_what_isnt_a_capture_is_refused(capture: Path, tmp_path: Path, change, m
         CaptureReader(path)
 
 
+def overlap(header: dict) -> None:
+    """Two tensors on the same bytes."""
+    header["sequence.0.layer.0.key"]["data_offsets"] = header["sequence.0.layer.0.value"]["data_offsets"]
+
+
+def shift(header: dict) -> None:
+    """A byte that is nobody's."""
+    for entry in header.values():
+        if "data_offsets" in entry:
+            entry["data_offsets"] = [offset + 1 for offset in entry["data_offsets"]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        overlap,
+        shift,
+        lambda h: h["sequence.0.layer.0.key"]["data_offsets"].reverse(),
+        lambda h: h["sequence.0.layer.0.key"].update(data_offsets=[-8, 8]),
+        lambda h: h["sequence.0.layer.0.key"].update(data_offsets=[(1 << 64) - 1, 8]),
+        lambda h: h["sequence.0.layer.0.key"].update(shape=[1 << 32, 1 << 32, 1 << 32]),
+        lambda h: h["sequence.0.layer.0.key"].update(shape=[-1]),
+        lambda h: h["sequence.0.layer.0.key"].update(dtype="I128"),
+        lambda h: h["__metadata__"].update(layers=3),
+        lambda h: h["__metadata__"].update(layers={"1": "2"}),
+    ],
+)
+def test_headers_that_lie_about_the_file_are_refused(capture: Path, tmp_path: Path, change) -> None:
+    path = rewrite(capture, tmp_path / "changed.safetensors", change)
+    with pytest.raises(CaptureFileError, match="not a safetensors file"):
+        CaptureReader(path)
+
+
+def raw(header: bytes, length: int | None = None, data: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"RIFF",
+        raw(b"{}", length=(1 << 64) - 1),
+        raw(b"{}", length=1 << 40),
+        raw(b"{}", length=3),
+        raw(b""),
+        raw(b"[" * 1_000_000),
+        raw(b'{"a":' * 500_000),
+        raw(b'{"a":"' + b"x" * 1_000_000),
+        raw(b'{"a\xff":{}}'),
+        raw(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'),
+        raw(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', data=b"12345"),
+    ],
+    ids=lambda content: f"{content[:16]!r} of {len(content)}",
+)
+def test_files_that_are_bombs_or_cut_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bomb.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CaptureFileError, match="not a safetensors file"):
+        CaptureReader(path)
+
+
+def test_a_name_twice_is_no_capture(capture: Path, tmp_path: Path) -> None:
+    data = capture.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = data[8 : 8 + length].rstrip()
+    twice = header[:-1] + b',"sequence.0.layer.0.key":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'
+    path = tmp_path / "twice.safetensors"
+    path.write_bytes(raw(twice + b" " * (-len(twice) % 8), data=data[8 + length :]))
+    with pytest.raises(CaptureFileError):
+        CaptureReader(path)
+
+
 def test_no_bytes_make_the_reader_fail_otherwise(capture: Path, tmp_path: Path) -> None:
     data = capture.read_bytes()
     length = struct.unpack("<Q", data[:8])[0]
     random.seed(1)
     path = tmp_path / "mutated.safetensors"
+    meaningful = b'{}[]",:0129-.eE \\ntf\0\xff'
     refused = 0
-    for _ in range(300):
+    for _ in range(600):
         mutated = bytearray(data)
         for _ in range(random.randint(1, 4)):
-            mutated[random.randrange(8 + length)] = random.randrange(256)
+            byte = random.choice(meaningful) if random.random() < 0.5 else random.randrange(256)
+            mutated[random.randrange(8 + length)] = byte
         path.write_bytes(mutated[: random.choice([len(mutated), random.randrange(len(mutated))])])
         try:
-            CaptureReader(path).__exit__(None, None, None)
+            with CaptureReader(path) as reader:
+                for sequence in range(reader.info.sequences):
+                    for layer in range(reader.info.layers):
+                        reader.tensor(sequence, layer, "key").sum()
         except CaptureFileError:
             refused += 1
-    assert refused > 250
+    assert refused > 400
