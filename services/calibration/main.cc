@@ -90,6 +90,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
          "Bytes that captured layers and tables of all calibrations may "
          "take, each an equal share; KiB, MiB and GiB are understood")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::PositiveNumber)
       ->type_name("SIZE")
       ->capture_default_str();
   app.add_option("--shutdown-grace", flags.shutdown_grace,

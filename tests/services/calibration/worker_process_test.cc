@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -95,6 +96,36 @@ class WorkerProcessTest : public testing::Test {
     return request;
   }
 
+  // False where the allocator isn't built.
+  bool StartAllocator(std::unique_ptr<EngineProcess>& allocator) {
+    if (!std::filesystem::exists(Program("ratequant-allocator"))) return false;
+    allocator = StartProgram(
+        {Program("ratequant-allocator"), "--address", "127.0.0.1:0",
+         "--port-file", dir_ / "allocator.port", "--data-dir", dir_ / "data"});
+    return true;
+  }
+
+  // The last message of a whole calibration by the worker.
+  v1::CalibrateProgress Calibrate() {
+    const auto stub = ConnectTo(AddressIn("worker.port"));
+    grpc::ClientContext context;
+    const auto stream = stub->CalibrateModel(&context, Request());
+    v1::CalibrateProgress last;
+    const absl::Status status = Drain(*stream, &last);
+    EXPECT_TRUE(status.ok()) << status;
+    return last;
+  }
+
+  // The newest calibration that the allocator has.
+  absl::Status GetLatest(v1::Calibration* calibration) {
+    const auto stub = v1::RegistryService::NewStub(grpc::CreateChannel(
+        AddressIn("allocator.port"), grpc::InsecureChannelCredentials()));
+    grpc::ClientContext context;
+    v1::GetCalibrationRequest request;
+    request.set_name("models/tiny/calibrations/latest");
+    return StatusOf(stub->GetCalibration(&context, request, calibration));
+  }
+
   // A worker in the middle of a call whose engine has stopped answering.
   struct HangingCall {
     std::unique_ptr<EngineProcess> worker;
@@ -167,19 +198,24 @@ TEST_F(WorkerProcessTest, SaysWhyItCannotStart) {
                        &errors),
             2);
   EXPECT_THAT(errors, HasSubstr("absent' is not a folder"));
+  for (const char* limit : {"0", "-1GiB", "4 apples", ""}) {
+    EXPECT_EQ(
+        ExitStatus(command, {"--no-publish", "--memory-limit", limit}, &errors),
+        2);
+    EXPECT_THAT(errors, HasSubstr("--memory-limit")) << limit;
+  }
 }
 
 TEST_F(WorkerProcessTest, RefusesADeviceThatIsNotThere) {
   std::string errors;
   const auto command = WorkerCommand("none");
-  EXPECT_EQ(ExitStatus(command, {"--no-publish", "--device", "cuda:4096"},
-                       &errors),
-            2);
+  EXPECT_EQ(
+      ExitStatus(command, {"--no-publish", "--device", "cuda:4096"}, &errors),
+      2);
   EXPECT_THAT(errors, HasSubstr("there is no CUDA device"));
   for (const char* device : {"gpu", "cuda:", "cuda:-1", "cuda:x", ""}) {
-    EXPECT_EQ(ExitStatus(command, {"--no-publish", "--device", device},
-                         &errors),
-              2);
+    EXPECT_EQ(
+        ExitStatus(command, {"--no-publish", "--device", device}, &errors), 2);
     EXPECT_THAT(errors, HasSubstr("use cpu, cuda or cuda:N")) << device;
   }
 }
@@ -201,35 +237,40 @@ TEST_F(WorkerProcessTest, RefusesAPortAndASpoolThatAreInUse) {
 }
 
 TEST_F(WorkerProcessTest, PublishesToTheAllocator) {
-  if (!std::filesystem::exists(Program("ratequant-allocator"))) {
-    GTEST_SKIP() << Program("ratequant-allocator") << " isn't built";
-  }
-  auto allocator = StartProgram(
-      {Program("ratequant-allocator"), "--address", "127.0.0.1:0",
-       "--port-file", dir_ / "allocator.port", "--data-dir", dir_ / "data"});
-  const std::string registry = AddressIn("allocator.port");
+  std::unique_ptr<EngineProcess> allocator;
+  if (!StartAllocator(allocator)) GTEST_SKIP() << "no ratequant-allocator";
   auto command = WorkerCommand("none");
-  command.insert(command.end(), {"--allocator", registry});
+  command.insert(command.end(), {"--allocator", AddressIn("allocator.port")});
   auto worker = StartProgram(command);
-  auto stub = ConnectTo(AddressIn("worker.port"));
-  grpc::ClientContext context;
-  auto stream = stub->CalibrateModel(&context, Request());
-  v1::CalibrateProgress last;
-  const absl::Status status = Drain(*stream, &last);
-  ASSERT_TRUE(status.ok()) << status;
+  const v1::CalibrateProgress last = Calibrate();
   ASSERT_TRUE(last.published());
-
-  auto registry_stub = v1::RegistryService::NewStub(
-      grpc::CreateChannel(registry, grpc::InsecureChannelCredentials()));
-  grpc::ClientContext get;
-  v1::GetCalibrationRequest request;
-  request.set_name("models/tiny/calibrations/latest");
   v1::Calibration calibration;
-  const grpc::Status got =
-      registry_stub->GetCalibration(&get, request, &calibration);
-  ASSERT_TRUE(got.ok()) << got.error_message();
+  const absl::Status got = GetLatest(&calibration);
+  ASSERT_TRUE(got.ok()) << got;
   EXPECT_EQ(calibration.name(), last.calibration());
   EXPECT_TRUE(calibration.has_create_time());
+}
+
+TEST_F(WorkerProcessTest, PublishesWhatAKilledWorkerLeftOnDisk) {
+  std::unique_ptr<EngineProcess> allocator;
+  if (!StartAllocator(allocator)) GTEST_SKIP() << "no ratequant-allocator";
+  auto command = WorkerCommand("none");
+  command.push_back("--no-publish");
+  auto worker = StartProgram(command);
+  const v1::CalibrateProgress last = Calibrate();
+  ASSERT_FALSE(last.calibration().empty());
+  ASSERT_FALSE(last.published());
+  worker->Kill();
+
+  command.back() = "--allocator";
+  command.push_back(AddressIn("allocator.port"));
+  worker = StartProgram(command);
+  v1::Calibration calibration;
+  const absl::Time deadline = absl::Now() + absl::Minutes(1);
+  while (!GetLatest(&calibration).ok() && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  EXPECT_EQ(calibration.name(), last.calibration());
 }
 
 }  // namespace
