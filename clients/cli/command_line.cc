@@ -22,6 +22,31 @@
 namespace ratequant::cli {
 namespace {
 
+void AddTransportOptions(CLI::App& app, client::ConnectionOptions& connection) {
+  client::TlsOptions& tls = connection.tls;
+  app.add_flag("--tls", tls.enabled,
+               "Encrypt; the system's CA certificates are good")
+      ->envname("RATEQUANT_TLS");
+  const auto add_file = [&app](const char* name, std::string& file,
+                               const char* variable, const char* description) {
+    app.add_option(name, file, absl::StrCat(description, "; or set ", variable))
+        ->envname(variable)
+        ->option_text("FILE");
+  };
+  add_file("--tls-ca", tls.ca, "RATEQUANT_TLS_CA",
+           "Encrypt; only these CA certificates are good");
+  add_file("--tls-cert", tls.certificate, "RATEQUANT_TLS_CERT",
+           "Encrypt, with this certificate chain of your own");
+  add_file("--tls-key", tls.key, "RATEQUANT_TLS_KEY",
+           "Key of that certificate");
+  add_file("--token-file", connection.token_file, "RATEQUANT_TOKEN_FILE",
+           "Send the bearer token in this file");
+  app.add_flag("--insecure", connection.insecure,
+               "Allow plaintext to a server on another machine; or set "
+               "RATEQUANT_INSECURE")
+      ->envname("RATEQUANT_INSECURE");
+}
+
 void AddGlobalOptions(CLI::App& app, Session& session, double* timeout) {
   client::ConnectionOptions& connection = session.connection;
   app.add_option("--endpoint", connection.allocator_endpoint,
@@ -36,6 +61,7 @@ void AddGlobalOptions(CLI::App& app, Session& session, double* timeout) {
                               connection.worker_endpoint, ")"))
       ->envname("RATEQUANT_WORKER_ENDPOINT")
       ->option_text("HOST:PORT");
+  AddTransportOptions(app, connection);
   app.add_option("--timeout", *timeout,
                  "Longest time to wait for an answer (default 30; calibrate "
                  "has no limit unless this is given)")

@@ -8,6 +8,7 @@
 #include "clients/cli/exit_code.h"
 #include "clients/cli/table.h"
 #include "clients/cpp/status.h"
+#include "clients/cpp/transport.h"
 
 namespace ratequant::cli {
 namespace {
@@ -25,12 +26,6 @@ std::string AvailableText(const std::vector<std::string>& available) {
   return text;
 }
 
-bool IsLoopback(absl::string_view endpoint) {
-  return absl::StartsWith(endpoint, "127.") ||
-         absl::StartsWith(endpoint, "localhost:") ||
-         absl::StartsWith(endpoint, "[::1]:");
-}
-
 std::vector<std::string> UnreachableSteps(const absl::Status& status,
                                           const ErrorContext& context) {
   if (absl::IsDeadlineExceeded(status)) {
@@ -42,7 +37,7 @@ std::vector<std::string> UnreachableSteps(const absl::Status& status,
       worker ? "--model-root DIR --spool-dir DIR" : "--data-dir DIR";
   const std::string& endpoint =
       worker ? context.worker_endpoint : context.allocator_endpoint;
-  return {IsLoopback(endpoint)
+  return {client::IsLoopback(endpoint)
               ? absl::StrCat("start it:  ", program, " --address ", endpoint,
                              " ", options)
               : absl::StrCat("check that ", program, " runs there"),
@@ -121,6 +116,14 @@ std::vector<std::string> NextSteps(const absl::Status& status,
     return {
         "leave --sinks out to use the calibration's, or calibrate again "
         "with other --sinks"};
+  }
+  if (reason == "UNAUTHENTICATED") {
+    return {
+        "say who you are: --token-file FILE, or --tls-cert FILE and --tls-key "
+        "FILE"};
+  }
+  if (reason == "ACCESS_DENIED") {
+    return {"ask whoever runs the server for a role in its --auth-policy"};
   }
   if (reason == "WORKER_BUSY") {
     return {"wait for the running calibration to end, then try again"};

@@ -50,7 +50,8 @@ void SetHelp(CLI::App& verb, const Help& help) {
   absl::StrAppend(
       &text, "\n", kExitCodeHelp,
       "\nGlobal options, before or after the verb (see ratequant --help):\n"
-      "  --endpoint --worker-endpoint --timeout --json");
+      "  --endpoint --worker-endpoint --timeout --json --insecure --token-file --tls\n"
+      "  --tls-ca --tls-cert --tls-key");
   verb.footer(text);
 }
 

@@ -13,6 +13,7 @@
 #include "clients/cpp/cancellation.h"
 #include "clients/cpp/retry.h"
 #include "clients/cpp/status.h"
+#include "clients/cpp/transport.h"
 #include "grpcpp/security/credentials.h"
 #include "ratequant/v1/admin_service.pb.h"
 #include "ratequant/v1/allocation_service.pb.h"
@@ -41,12 +42,20 @@ struct ConnectionOptions {
   // well; the first answer counts and the other call is cancelled.
   absl::Duration hedge_delay = absl::Milliseconds(50);
 
-  // Null means plain text.
+  // Without TLS only servers on this machine are called, unless `insecure`.
+  TlsOptions tls = {};
+  bool insecure = false;
+
+  // Holds a bearer token, read again for each call; empty: none is sent.
+  std::string token_file = "";
+
+  // In place of `tls`, when not null.
   std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;
 };
 
 // One method for each RPC. Reads, and CreateCalibration, which is idempotent,
-// are tried again after UNAVAILABLE; deletions and calibrations are not.
+// are tried again after UNAVAILABLE, and when an overloaded server says when;
+// deletions and calibrations are not.
 //
 // A status says which server it came from (StatusServer); when that server gave
 // no answer (IsUnreachable) the message begins with "cannot reach the {server}

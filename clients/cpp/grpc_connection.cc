@@ -15,8 +15,18 @@ namespace {
 // quantizer; 64 MiB holds far more than the largest model.
 constexpr int kMaxMessageBytes = 64 << 20;
 
+// `callable` is why there can be no channel; the one returned is not to be used
+// then.
 std::shared_ptr<grpc::Channel> MakeChannel(const ConnectionOptions& options,
-                                           const std::string& endpoint) {
+                                           const std::string& endpoint,
+                                           absl::Status* callable) {
+  auto credentials = options.credentials;
+  if (credentials == nullptr) {
+    auto made = MakeCredentials(options.tls, endpoint, options.insecure);
+    *callable = made.status();
+    credentials =
+        made.ok() ? *std::move(made) : grpc::InsecureChannelCredentials();
+  }
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   // Retries are this library's (retry.h), and they must meet a channel that
@@ -30,11 +40,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ConnectionOptions& options,
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 6 * 60 * 1000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  return grpc::CreateCustomChannel(endpoint,
-                                   options.credentials
-                                       ? options.credentials
-                                       : grpc::InsecureChannelCredentials(),
-                                   arguments);
+  return grpc::CreateCustomChannel(endpoint, credentials, arguments);
 }
 
 std::vector<std::string> AllocatorEndpoints(const ConnectionOptions& options) {
@@ -72,14 +78,16 @@ std::string Cause(absl::string_view message) {
 Stubs MakeStubs(const ConnectionOptions& options) {
   Stubs stubs;
   for (const std::string& endpoint : AllocatorEndpoints(options)) {
-    auto channel = MakeChannel(options, endpoint);
+    absl::Status callable;
+    auto channel = MakeChannel(options, endpoint, &callable);
     stubs.allocators.push_back(
         {.registry = v1::RegistryService::NewStub(channel),
          .allocation = v1::AllocationService::NewStub(channel),
-         .admin = v1::AdminService::NewStub(channel)});
+         .admin = v1::AdminService::NewStub(channel),
+         .callable = callable});
   }
   stubs.calibration = v1::CalibrationService::NewStub(
-      MakeChannel(options, options.worker_endpoint));
+      MakeChannel(options, options.worker_endpoint, &stubs.worker_callable));
   return stubs;
 }
 
@@ -88,6 +96,12 @@ GrpcConnection::GrpcConnection(ConnectionOptions options, Stubs stubs,
     : options_(std::move(options)),
       stubs_(std::move(stubs)),
       environment_(std::move(environment)) {}
+
+absl::Status GrpcConnection::Prepare(const absl::Status& callable,
+                                     grpc::ClientContext* context) const {
+  if (!callable.ok()) return callable;
+  return AddToken(options_.token_file, context);
+}
 
 absl::Status GrpcConnection::Explain(absl::Status status, Server server,
                                      absl::Duration timeout) const {
@@ -171,6 +185,9 @@ absl::StatusOr<Response> GrpcConnection::Call(
       Answer(repeat, deadline, cancellation,
              [&](int replica, grpc::ClientContext* context) {
                context->set_deadline(absl::ToChronoTime(deadline));
+               absl::Status prepared =
+                   Prepare(stubs_.allocators[replica].callable, context);
+               if (!prepared.ok()) return prepared;
                Service& stub = *(stubs_.allocators[replica].*service);
                return FromGrpcStatus(
                    (stub.*method)(context, request, &responses[replica]));
@@ -294,6 +311,9 @@ absl::Status GrpcConnection::WatchOnce(
     const std::function<void(const v1::GetBitMapResponse&)>& on_answer,
     Cancellation* cancellation) {
   grpc::ClientContext context;
+  absl::Status prepared =
+      Prepare(stubs_.allocators[replica].callable, &context);
+  if (!prepared.ok()) return prepared;
   Cancellation::Scope scope(cancellation, &context);
   const auto reader =
       stubs_.allocators[replica].allocation->WatchBitMap(&context, *request);
@@ -329,7 +349,7 @@ absl::Status GrpcConnection::WatchBitMap(
           replica = (replica + 1) % replicas();
           resumed = true;
           // Only failures in a row count.
-          again = heard && absl::IsUnavailable(ended);
+          again = heard && IsTransient(ended);
           return again ? absl::OkStatus() : ended;
         });
   }
@@ -348,6 +368,8 @@ absl::StatusOr<v1::CalibrateProgress> GrpcConnection::CalibrateModel(
   if (options_.calibrate_timeout.has_value()) {
     context.set_deadline(absl::ToChronoTime(environment_.now() + timeout));
   }
+  absl::Status prepared = Prepare(stubs_.worker_callable, &context);
+  if (!prepared.ok()) return prepared;
   Cancellation::Scope scope(cancellation, &context);
   auto reader = stubs_.calibration->CalibrateModel(&context, request);
   v1::CalibrateProgress message;

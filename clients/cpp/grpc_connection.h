@@ -25,6 +25,9 @@ struct AllocatorStubs {
   std::unique_ptr<v1::RegistryService::StubInterface> registry = nullptr;
   std::unique_ptr<v1::AllocationService::StubInterface> allocation = nullptr;
   std::unique_ptr<v1::AdminService::StubInterface> admin = nullptr;
+
+  // Not OK: why it can't be called; no call is made then.
+  absl::Status callable = absl::OkStatus();
 };
 
 // The generated stubs a connection calls.
@@ -32,10 +35,11 @@ struct Stubs {
   // One at least: `allocator_endpoint`, then the replicas.
   std::vector<AllocatorStubs> allocators;
   std::unique_ptr<v1::CalibrationService::StubInterface> calibration = nullptr;
+  absl::Status worker_callable = absl::OkStatus();
 };
 
 // Stubs over channels to the endpoints of `options`. Channels connect on first
-// use.
+// use. What isn't callable has the status of MakeCredentials.
 Stubs MakeStubs(const ConnectionOptions& options);
 
 // A connection over gRPC.
@@ -111,6 +115,10 @@ class GrpcConnection final : public Connection {
       grpc::Status (Service::*method)(grpc::ClientContext*, const Request&,
                                       Response*),
       const Request& request, Cancellation* cancellation = nullptr);
+
+  // Adds what every call carries. `callable`, or an error of AddToken.
+  absl::Status Prepare(const absl::Status& callable,
+                       grpc::ClientContext* context) const;
 
   // One stream of WatchBitMap. Keeps the last etag in `request`; `heard` tells
   // whether there was a message.

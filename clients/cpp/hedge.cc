@@ -109,7 +109,7 @@ absl::StatusOr<int> FirstAnswer(int replicas, int first, absl::Duration delay,
     if (!ended.has_value()) continue;
     status = race.status(*ended);
     if (status.ok()) return *ended;
-    if (!absl::IsUnavailable(status)) return status;
+    if (!IsTransient(status)) return status;
   }
   return status;
 }

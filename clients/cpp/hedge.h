@@ -18,9 +18,9 @@ using ReplicaCall =
     std::function<absl::Status(int replica, grpc::ClientContext* context)>;
 
 // Asks server `first` of `replicas` and, going round, the next one whenever
-// `delay` passed without an answer, or a call failed with UNAVAILABLE. Returns
+// `delay` passed without an answer, or a call failed and IsTransient. Returns
 // the server that answered OK first, or the first other failure, or when all
-// are unavailable the last one's status. The other calls are cancelled, and
+// failed so the last one's status. The other calls are cancelled, and
 // have ended when this returns; `cancellation`, which may be null, cancels all.
 absl::StatusOr<int> FirstAnswer(int replicas, int first, absl::Duration delay,
                                 const Environment& environment,

@@ -4,6 +4,7 @@
 
 #include "absl/random/random.h"
 #include "absl/time/clock.h"
+#include "clients/cpp/status.h"
 
 namespace ratequant::client {
 
@@ -27,10 +28,13 @@ absl::Status RetryTransient(const RetryPolicy& policy,
   absl::Duration backoff = policy.initial_backoff;
   for (int tried = 1;; ++tried) {
     absl::Status status = attempt();
-    if (!absl::IsUnavailable(status) || tried >= policy.max_attempts) {
+    if (!IsTransient(status) || tried >= policy.max_attempts) {
       return status;
     }
     absl::Duration pause = backoff * (0.5 + 0.5 * environment.random());
+    // The server's wish, and some more so that its clients don't all come back
+    // at once.
+    pause += RetryDelay(status).value_or(absl::ZeroDuration());
     if (environment.now() + pause >= deadline) return status;
     environment.sleep(pause);
     backoff = std::min(backoff * policy.multiplier, policy.max_backoff);

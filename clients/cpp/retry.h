@@ -34,11 +34,12 @@ struct Environment {
   static Environment Real();
 };
 
-// Calls `attempt` until it succeeds, fails with anything that isn't a transient
-// UNAVAILABLE, `policy.max_attempts` are used up, or the next pause would end
+// Calls `attempt` until it succeeds, fails with anything that isn't
+// IsTransient, `policy.max_attempts` are used up, or the next pause would end
 // after `deadline`. Pauses grow from `initial_backoff` by `multiplier` up to
 // `max_backoff`, each shortened at random to between half and all of it, so
-// that many clients don't come back at once. Returns the last attempt's status.
+// that many clients don't come back at once, and come on top of RetryDelay.
+// Returns the last attempt's status.
 //
 // UNAVAILABLE with a reason is the server's own answer (a store that failed,
 // for example) and is tried again like a broken connection.

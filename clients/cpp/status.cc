@@ -11,6 +11,7 @@ namespace {
 
 constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
+constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 constexpr char kServerUrl[] = "ratequant.client/server";
 
 template <typename Message>
@@ -76,6 +77,18 @@ bool IsUnreachable(const absl::Status& status) {
   // A server that answers says why: UNAVAILABLE with a reason is its answer.
   return (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) &&
          ErrorReason(status).empty();
+}
+
+std::optional<absl::Duration> RetryDelay(const absl::Status& status) {
+  const auto info = Detail<google::rpc::RetryInfo>(status, kRetryInfoUrl);
+  if (!info.has_value()) return std::nullopt;
+  return absl::Seconds(info->retry_delay().seconds()) +
+         absl::Nanoseconds(info->retry_delay().nanos());
+}
+
+bool IsTransient(const absl::Status& status) {
+  return absl::IsUnavailable(status) ||
+         (absl::IsResourceExhausted(status) && RetryDelay(status).has_value());
 }
 
 Server StatusServer(const absl::Status& status) {

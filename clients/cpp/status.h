@@ -2,11 +2,13 @@
 #define RATEQUANT_CLIENTS_CPP_STATUS_H_
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "grpcpp/support/status.h"
 
 namespace ratequant::client {
@@ -44,6 +46,14 @@ std::vector<FieldViolation> FieldViolations(const absl::Status& status);
 // True when no server gave this answer: there was no connection, it broke, or
 // no answer came before the deadline.
 bool IsUnreachable(const absl::Status& status);
+
+// How long an overloaded server asks to wait before the next attempt
+// (google.rpc.RetryInfo); nullopt when it doesn't say.
+std::optional<absl::Duration> RetryDelay(const absl::Status& status);
+
+// Whether the same call may succeed soon: UNAVAILABLE, or RESOURCE_EXHAUSTED
+// with a RetryDelay.
+bool IsTransient(const absl::Status& status);
 
 // The server the call went to; kUnknown for a status that no call made.
 Server StatusServer(const absl::Status& status);

@@ -31,9 +31,10 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CreateBackup(
     grpc::CallbackServerContext* context,
     const v1::CreateBackupRequest* request, v1::Backup* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(
-      executor_, context, reactor, request, response,
-      [this](const auto& in, auto* out) { return Backup(in.backup(), out); });
+  HandleOn(path_, "ratequant.v1.AdminService.CreateBackup", context, reactor,
+           request, response, [this](const auto& in, auto* out) {
+             return Backup(in.backup(), out);
+           });
   return reactor;
 }
 
@@ -63,9 +64,15 @@ absl::Status AdminServiceImpl::Backup(const std::string& name,
 }
 
 grpc::ServerUnaryReactor* AdminServiceImpl::GetStatistics(
-    grpc::CallbackServerContext* context, const v1::GetStatisticsRequest*,
-    v1::Statistics* response) {
+    grpc::CallbackServerContext* context,
+    const v1::GetStatisticsRequest* request, v1::Statistics* response) {
   auto* reactor = context->DefaultReactor();
+  const auto call = path_.gate->Admit(
+      *context, "ratequant.v1.AdminService.GetStatistics", request);
+  if (!call.ok()) {
+    reactor->Finish(ToGrpcStatus(call.status()));
+    return reactor;
+  }
   *response = maps_->statistics();
   watches_->AddStatistics(response);
   reactor->Finish(grpc::Status::OK);

@@ -6,7 +6,7 @@
 
 #include "ratequant/v1/admin_service.grpc.pb.h"
 #include "services/allocation/bit_map_cache.h"
-#include "services/allocation/executor.h"
+#include "services/allocation/handler.h"
 #include "services/allocation/store/store.h"
 #include "services/allocation/watch_hub.h"
 
@@ -17,12 +17,12 @@ class AdminServiceImpl : public v1::AdminService::CallbackService {
  public:
   // Backups go below `backup_dir`; empty: there are none.
   AdminServiceImpl(Store* store, const BitMapCache* maps,
-                   const WatchHub* watches, Executor* executor,
+                   const WatchHub* watches, CallPath path,
                    std::string backup_dir)
       : store_(store),
         maps_(maps),
         watches_(watches),
-        executor_(executor),
+        path_(path),
         backup_dir_(std::move(backup_dir)) {}
 
   grpc::ServerUnaryReactor* CreateBackup(grpc::CallbackServerContext* context,
@@ -39,7 +39,7 @@ class AdminServiceImpl : public v1::AdminService::CallbackService {
   Store* const store_;
   const BitMapCache* const maps_;
   const WatchHub* const watches_;
-  Executor* const executor_;
+  const CallPath path_;
   const std::string backup_dir_;
 };
 

@@ -53,6 +53,12 @@ grpc::ServerUnaryReactor* AllocationServiceImpl::GetBitMap(
     reactor->Finish(parsed);
     return reactor;
   }
+  const auto call = path_.gate->Admit(
+      *context, "ratequant.v1.AllocationService.GetBitMap", &request);
+  if (!call.ok()) {
+    reactor->Finish(ToGrpcStatus(call.status()));
+    return reactor;
+  }
   const auto calibration = maps_->ResolveCalibration(request);
   if (!calibration.ok()) {
     reactor->Finish(ToGrpcStatus(calibration.status()));
@@ -63,12 +69,12 @@ grpc::ServerUnaryReactor* AllocationServiceImpl::GetBitMap(
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
-  HandleOn(executor_, context, reactor, bytes, response,
-           [this, name = *calibration, request](const auto&, auto* out) {
-             const auto answer = maps_->Get(name, request);
-             if (answer.ok()) *out = RespondTo(request, **answer);
-             return answer.status();
-           });
+  HandleAdmitted(path_, *call, context, reactor, bytes, response,
+                 [this, name = *calibration, request](const auto&, auto* out) {
+                   const auto answer = maps_->Get(name, request);
+                   if (answer.ok()) *out = RespondTo(request, **answer);
+                   return answer.status();
+                 });
   return reactor;
 }
 
@@ -77,7 +83,8 @@ grpc::ServerUnaryReactor* AllocationServiceImpl::GetRateDistortionCurve(
     const v1::GetRateDistortionCurveRequest* request,
     v1::RateDistortionCurve* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
+  HandleOn(path_, "ratequant.v1.AllocationService.GetRateDistortionCurve",
+           context, reactor, request, response,
            [this](const auto& in, auto* out) -> absl::Status {
              const auto name = maps_->ResolveCalibration(in);
              if (!name.ok()) return name.status();
@@ -103,7 +110,8 @@ grpc::ServerUnaryReactor* AllocationServiceImpl::BatchGetBitMaps(
     const v1::BatchGetBitMapsRequest* request,
     v1::BatchGetBitMapsResponse* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
+  HandleOn(path_, "ratequant.v1.AllocationService.BatchGetBitMaps", context,
+           reactor, request, response,
            [this, context](const auto& in, auto* out) {
              absl::Status valid = CheckBatch(in);
              if (!valid.ok()) return valid;
@@ -130,15 +138,17 @@ grpc::ServerUnaryReactor* AllocationServiceImpl::BatchGetBitMaps(
 grpc::ServerWriteReactor<v1::GetBitMapResponse>*
 AllocationServiceImpl::WatchBitMap(grpc::CallbackServerContext* context,
                                    const v1::GetBitMapRequest* request) {
-  return watches_->Watch(context, *request);
+  const auto call = path_.gate->Admit(
+      *context, "ratequant.v1.AllocationService.WatchBitMap", request);
+  return watches_->Watch(context, *request, call.status());
 }
 
 grpc::ServerUnaryReactor* AllocationServiceImpl::RecordEvaluation(
     grpc::CallbackServerContext* context,
     const v1::RecordEvaluationRequest* request, v1::Evaluation* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
-           [this](const auto& in, auto* out) {
+  HandleOn(path_, "ratequant.v1.AllocationService.RecordEvaluation", context,
+           reactor, request, response, [this](const auto& in, auto* out) {
              const auto map = ParseBitMapName(in.bit_map(), "bit_map");
              if (!map.ok()) return map.status();
              auto stored = registry_->RecordEvaluation(*map, in.evaluation());

@@ -3,7 +3,7 @@
 
 #include "ratequant/v1/allocation_service.grpc.pb.h"
 #include "services/allocation/bit_map_cache.h"
-#include "services/allocation/executor.h"
+#include "services/allocation/handler.h"
 #include "services/allocation/registry.h"
 #include "services/allocation/watch_hub.h"
 
@@ -17,11 +17,8 @@ class AllocationServiceImpl
           v1::AllocationService::CallbackService> {
  public:
   AllocationServiceImpl(Registry* registry, BitMapCache* maps,
-                        WatchHub* watches, Executor* executor)
-      : registry_(registry),
-        maps_(maps),
-        watches_(watches),
-        executor_(executor) {}
+                        WatchHub* watches, CallPath path)
+      : registry_(registry), maps_(maps), watches_(watches), path_(path) {}
 
   grpc::ServerUnaryReactor* GetBitMap(grpc::CallbackServerContext* context,
                                       const grpc::ByteBuffer* request,
@@ -47,7 +44,7 @@ class AllocationServiceImpl
   Registry* const registry_;
   BitMapCache* const maps_;
   WatchHub* const watches_;
-  Executor* const executor_;
+  const CallPath path_;
 };
 
 }  // namespace ratequant::allocation

@@ -3,12 +3,6 @@
 #include <utility>
 
 namespace ratequant::allocation {
-namespace {
-
-constexpr size_t kMaxWaitingCalls = 1024;
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<Allocator>> Allocator::Create(
     std::unique_ptr<Store> store, const AllocatorOptions& options) {
   absl::StatusOr<std::unique_ptr<Registry>> registry =
@@ -21,14 +15,18 @@ absl::StatusOr<std::unique_ptr<Allocator>> Allocator::Create(
 Allocator::Allocator(std::unique_ptr<Store> store,
                      std::unique_ptr<Registry> registry,
                      const AllocatorOptions& options)
-    : store_(std::move(store)),
+    : open_gate_(options.gate == nullptr ? std::make_unique<CallGate>()
+                                         : nullptr),
+      store_(std::move(store)),
       registry_(std::move(registry)),
       maps_(registry_.get(), options.memory_bytes),
-      watches_(&maps_, options.watch_patience),
-      executor_(options.threads, kMaxWaitingCalls),
-      registry_service_(registry_.get(), &executor_),
-      allocation_service_(registry_.get(), &maps_, &watches_, &executor_),
-      admin_service_(store_.get(), &maps_, &watches_, &executor_,
+      watches_(&maps_, options.watch_patience, options.max_watchers),
+      executor_(options.threads, options.max_waiting),
+      path_{open_gate_ == nullptr ? options.gate : open_gate_.get(), &executor_,
+            options.max_wait},
+      registry_service_(registry_.get(), path_),
+      allocation_service_(registry_.get(), &maps_, &watches_, path_),
+      admin_service_(store_.get(), &maps_, &watches_, path_,
                      options.backup_dir) {
   registry_->SetListener(
       [this](const std::string& model) { watches_.Changed(model); });

@@ -9,21 +9,34 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "services/allocation/admin_service.h"
 #include "services/allocation/allocation_service.h"
 #include "services/allocation/bit_map_cache.h"
 #include "services/allocation/executor.h"
+#include "services/allocation/handler.h"
 #include "services/allocation/registry.h"
 #include "services/allocation/registry_service.h"
 #include "services/allocation/store/store.h"
 #include "services/allocation/watch_hub.h"
+#include "services/common/call_gate.h"
 #include "services/common/server.h"
 
 namespace ratequant::allocation {
 
 struct AllocatorOptions {
+  // Lets calls in; outlives the allocator. Null: every call.
+  CallGate* gate = nullptr;
+
   // Work on what isn't in memory. At least 1.
   int threads = 2;
+
+  // Calls that may wait for one of the threads, and how long a call may.
+  size_t max_waiting = 1024;
+  absl::Duration max_wait = absl::Minutes(1);
+
+  // Streams of WatchBitMap.
+  int64_t max_watchers = 10'000;
 
   // Most bytes of answers in memory, and of bit maps without evaluations in the
   // store.
@@ -56,11 +69,13 @@ class Allocator {
             const AllocatorOptions& options);
 
   // Destroyed in reverse: first the work, then what it uses.
+  const std::unique_ptr<CallGate> open_gate_;  // when none was given
   std::unique_ptr<Store> store_;
   std::unique_ptr<Registry> registry_;
   BitMapCache maps_;
   WatchHub watches_;
   Executor executor_;
+  const CallPath path_;
   RegistryServiceImpl registry_service_;
   AllocationServiceImpl allocation_service_;
   AdminServiceImpl admin_service_;

@@ -29,8 +29,6 @@ using ratequant::allocation::AllocatorOptions;
 using ratequant::allocation::RocksDbStore;
 
 constexpr char kProgram[] = "ratequant-allocator";
-constexpr std::chrono::seconds kDrainTime(10);
-
 constexpr char kFooter[] = R"(
 Examples:
   ratequant-allocator --data-dir /var/lib/ratequant
@@ -38,12 +36,17 @@ Examples:
   ratequant-allocator inspect --data-dir /var/lib/ratequant
   ratequant-allocator restore --backup backups/monday --data-dir restored
 
-SIGTERM and SIGINT stop it once running calls have finished (10 s at most).
+Options may also stand in the environment, as RATEQUANT_ALLOCATOR_DATA_DIR for
+--data-dir, and in the TOML file of --config: a flag wins over the environment,
+that over the file.
+
+SIGTERM and SIGINT stop it once running calls have finished, after
+--shutdown-grace at most.
 
 Exit codes:
   0  stopped by a signal
   1  another failure; inspect: something is damaged
-  2  a flag is wrong
+  2  a flag or setting is wrong, or a file that one names
   3  the address can't be listened on, for example because it is in use
   4  the data folder can't be used: in use by another process, damaged, not
      writable, or written by a newer version)";
@@ -56,6 +59,9 @@ struct Flags {
   uint64_t memory_mib = 32;
   uint64_t store_mib = 1024;
   double watch_patience = 30;
+  double max_wait = 60;
+  double drain_delay = 0;
+  double shutdown_grace = 10;
 };
 
 int ReportDataFolder(const absl::Status& status) {
@@ -63,13 +69,18 @@ int ReportDataFolder(const absl::Status& status) {
   return ratequant::kExitDataFolder;
 }
 
-AllocatorOptions OptionsOf(const Flags& flags) {
+std::chrono::milliseconds Milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
+
+AllocatorOptions OptionsOf(const Flags& flags, ratequant::CallGate* gate) {
   AllocatorOptions options = flags.allocator;
+  options.gate = gate;
   options.threads = std::clamp<int>(std::thread::hardware_concurrency(), 2, 16);
   options.memory_bytes = flags.memory_mib << 20;
   options.store_bytes = flags.store_mib << 20;
-  options.watch_patience = std::chrono::milliseconds(
-      static_cast<int64_t>(flags.watch_patience * 1000));
+  options.watch_patience = Milliseconds(flags.watch_patience);
+  options.max_wait = absl::Seconds(flags.max_wait);
   return options;
 }
 
@@ -77,9 +88,14 @@ int Run(const Flags& flags) {
   // One heap for each of many threads keeps several times what is in use.
   mallopt(M_ARENA_MAX, 2);
   ratequant::ShutdownSignal signal;
+  auto gate = ratequant::CallGate::Open(flags.common.gate);
+  if (!gate.ok()) {
+    return ratequant::ReportStartFailure(kProgram, gate.status());
+  }
   auto store = RocksDbStore::Open(flags.data_dir);
   if (!store.ok()) return ReportDataFolder(store.status());
-  auto allocator = Allocator::Create(*std::move(store), OptionsOf(flags));
+  auto allocator =
+      Allocator::Create(*std::move(store), OptionsOf(flags, gate->get()));
   if (!allocator.ok()) {
     return ReportDataFolder(ratequant::Annotate(
         allocator.status(), "data folder " + flags.data_dir));
@@ -92,8 +108,9 @@ int Run(const Flags& flags) {
   spdlog::info("serving on {}, data in {}", (*server)->address(),
                flags.data_dir);
   spdlog::info("{}, stopping", signal.Wait() == SIGINT ? "SIGINT" : "SIGTERM");
+  (*server)->Drain(Milliseconds(flags.drain_delay));
   (*allocator)->StopWatches();
-  (*server)->Shutdown(kDrainTime);
+  (*server)->Shutdown(Milliseconds(flags.shutdown_grace));
   spdlog::info("stopped");
   return ratequant::kExitOk;
 }
@@ -145,6 +162,24 @@ void AddServingFlags(CLI::App& app, Flags* flags) {
       ->check(CLI::Range(0.01, 86400.0))
       ->type_name("SECONDS")
       ->capture_default_str();
+  app.add_option("--max-watchers", flags->allocator.max_watchers,
+                 "Bit maps that may be watched at once")
+      ->check(CLI::Range(0, 1 << 24))
+      ->type_name("CALLS")
+      ->capture_default_str();
+  app.add_option("--max-waiting", flags->allocator.max_waiting,
+                 "Calls that may wait for a thread; what comes then is refused")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("CALLS")
+      ->capture_default_str();
+  app.add_option("--max-wait", flags->max_wait,
+                 "Longest time a call may wait for a thread, whatever its "
+                 "deadline")
+      ->check(CLI::Range(0.01, 86400.0))
+      ->type_name("SECONDS")
+      ->capture_default_str();
+  ratequant::AddShutdownFlags(app, &flags->drain_delay, &flags->shutdown_grace,
+                              "calls");
 }
 
 void AddDataDir(CLI::App& app, Flags* flags, const char* description) {
@@ -188,6 +223,7 @@ int main(int argc, char** argv) {
   if (const auto code = ratequant::ParseCommandLine(app, argc, argv)) {
     return *code;
   }
+  ratequant::FinishCommonFlags(&flags.common);
   const absl::Status logging =
       ratequant::InitLogging(kProgram, flags.common.log_level);
   if (!logging.ok()) {

@@ -82,9 +82,10 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::CreateCalibration(
     grpc::CallbackServerContext* context,
     const v1::CreateCalibrationRequest* request, v1::Calibration* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(
-      executor_, context, reactor, request, response,
-      [this](const auto& in, auto* out) { return Create(registry_, in, out); });
+  HandleOn(path_, "ratequant.v1.RegistryService.CreateCalibration", context,
+           reactor, request, response, [this](const auto& in, auto* out) {
+             return Create(registry_, in, out);
+           });
   return reactor;
 }
 
@@ -92,9 +93,10 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::GetCalibration(
     grpc::CallbackServerContext* context,
     const v1::GetCalibrationRequest* request, v1::Calibration* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(
-      executor_, context, reactor, request, response,
-      [this](const auto& in, auto* out) { return Get(registry_, in, out); });
+  HandleOn(path_, "ratequant.v1.RegistryService.GetCalibration", context,
+           reactor, request, response, [this](const auto& in, auto* out) {
+             return Get(registry_, in, out);
+           });
   return reactor;
 }
 
@@ -103,8 +105,8 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::ListCalibrations(
     const v1::ListCalibrationsRequest* request,
     v1::ListCalibrationsResponse* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
-           [this](const auto& in, auto* out) {
+  HandleOn(path_, "ratequant.v1.RegistryService.ListCalibrations", context,
+           reactor, request, response, [this](const auto& in, auto* out) {
              const auto model = ParseModelName(in.parent(), "parent");
              if (!model.ok()) return model.status();
              return Answer(registry_->ListCalibrations(*model, in), out);
@@ -117,7 +119,8 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::DeleteCalibration(
     const v1::DeleteCalibrationRequest* request,
     google::protobuf::Empty* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
+  HandleOn(path_, "ratequant.v1.RegistryService.DeleteCalibration", context,
+           reactor, request, response,
            [this](const auto& in, auto*) { return Delete(registry_, in); });
   return reactor;
 }
@@ -126,8 +129,8 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::GetModel(
     grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
     v1::Model* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
-           [this](const auto& in, auto* out) {
+  HandleOn(path_, "ratequant.v1.RegistryService.GetModel", context, reactor,
+           request, response, [this](const auto& in, auto* out) {
              const auto model = ParseModelName(in.name(), "name");
              if (!model.ok()) return model.status();
              return Answer(registry_->GetModel(*model), out);
@@ -139,8 +142,8 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::ListModels(
     grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
     v1::ListModelsResponse* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
-           [this](const auto& in, auto* out) {
+  HandleOn(path_, "ratequant.v1.RegistryService.ListModels", context, reactor,
+           request, response, [this](const auto& in, auto* out) {
              return Answer(registry_->ListModels(in), out);
            });
   return reactor;
@@ -151,8 +154,8 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::ListEvaluations(
     const v1::ListEvaluationsRequest* request,
     v1::ListEvaluationsResponse* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
-           [this](const auto& in, auto* out) {
+  HandleOn(path_, "ratequant.v1.RegistryService.ListEvaluations", context,
+           reactor, request, response, [this](const auto& in, auto* out) {
              const auto parent = EvaluationsParent(in.parent());
              if (!parent.ok()) return parent.status();
              return Answer(registry_->ListEvaluations(*parent, in.page_size(),
@@ -167,8 +170,8 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::DeleteEvaluation(
     const v1::DeleteEvaluationRequest* request,
     google::protobuf::Empty* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
-           [this](const auto& in, auto*) {
+  HandleOn(path_, "ratequant.v1.RegistryService.DeleteEvaluation", context,
+           reactor, request, response, [this](const auto& in, auto*) {
              const auto name = ParseEvaluationName(in.name(), "name");
              if (!name.ok()) return name.status();
              return registry_->DeleteEvaluation(*name);
@@ -180,8 +183,8 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::CreatePolicy(
     grpc::CallbackServerContext* context,
     const v1::CreatePolicyRequest* request, v1::NamedPolicy* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
-           [this](const auto& in, auto* out) {
+  HandleOn(path_, "ratequant.v1.RegistryService.CreatePolicy", context, reactor,
+           request, response, [this](const auto& in, auto* out) {
              const auto id =
                  ParsePolicyName(PolicyName(in.policy_id()), "policy_id");
              if (!id.ok()) return id.status();
@@ -194,8 +197,8 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::GetPolicy(
     grpc::CallbackServerContext* context, const v1::GetPolicyRequest* request,
     v1::NamedPolicy* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
-           [this](const auto& in, auto* out) {
+  HandleOn(path_, "ratequant.v1.RegistryService.GetPolicy", context, reactor,
+           request, response, [this](const auto& in, auto* out) {
              const auto id = ParsePolicyName(in.name(), "name");
              if (!id.ok()) return id.status();
              return Answer(registry_->policies().Get(*id), out);
@@ -208,8 +211,8 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::ListPolicies(
     const v1::ListPoliciesRequest* request,
     v1::ListPoliciesResponse* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
-           [this](const auto& in, auto* out) {
+  HandleOn(path_, "ratequant.v1.RegistryService.ListPolicies", context, reactor,
+           request, response, [this](const auto& in, auto* out) {
              return Answer(registry_->policies().List(in), out);
            });
   return reactor;
@@ -219,8 +222,8 @@ grpc::ServerUnaryReactor* RegistryServiceImpl::DeletePolicy(
     grpc::CallbackServerContext* context,
     const v1::DeletePolicyRequest* request, google::protobuf::Empty* response) {
   auto* reactor = context->DefaultReactor();
-  HandleOn(executor_, context, reactor, request, response,
-           [this](const auto& in, auto*) {
+  HandleOn(path_, "ratequant.v1.RegistryService.DeletePolicy", context, reactor,
+           request, response, [this](const auto& in, auto*) {
              const auto id = ParsePolicyName(in.name(), "name");
              if (!id.ok()) return id.status();
              return registry_->policies().Delete(*id);

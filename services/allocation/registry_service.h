@@ -2,7 +2,7 @@
 #define RATEQUANT_SERVICES_ALLOCATION_REGISTRY_SERVICE_H_
 
 #include "ratequant/v1/allocation_service.grpc.pb.h"
-#include "services/allocation/executor.h"
+#include "services/allocation/handler.h"
 #include "services/allocation/registry.h"
 
 namespace ratequant::allocation {
@@ -10,8 +10,8 @@ namespace ratequant::allocation {
 // ratequant.v1.RegistryService over a Registry. Both arguments must outlive it.
 class RegistryServiceImpl : public v1::RegistryService::CallbackService {
  public:
-  RegistryServiceImpl(Registry* registry, Executor* executor)
-      : registry_(registry), executor_(executor) {}
+  RegistryServiceImpl(Registry* registry, CallPath path)
+      : registry_(registry), path_(path) {}
 
   grpc::ServerUnaryReactor* CreateCalibration(
       grpc::CallbackServerContext* context,
@@ -61,7 +61,7 @@ class RegistryServiceImpl : public v1::RegistryService::CallbackService {
 
  private:
   Registry* const registry_;
-  Executor* const executor_;
+  const CallPath path_;
 };
 
 }  // namespace ratequant::allocation

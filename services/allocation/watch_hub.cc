@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "services/common/status.h"
 
 namespace ratequant::allocation {
@@ -16,11 +17,21 @@ absl::Status Stopping() {
       absl::Seconds(1));
 }
 
+absl::Status TooMany(int64_t max_watchers) {
+  return WithRetryDelay(
+      MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_WATCHES",
+                absl::StrCat(max_watchers,
+                             " bit maps are watched already; try again later")),
+      absl::Seconds(10));
+}
+
 }  // namespace
 
-WatchHub::WatchHub(BitMapCache* maps, std::chrono::milliseconds patience)
+WatchHub::WatchHub(BitMapCache* maps, std::chrono::milliseconds patience,
+                   int64_t max_watchers)
     : maps_(maps),
       patience_(patience),
+      max_watchers_(max_watchers),
       counters_(std::make_shared<WatchCounters>()),
       thread_([this] { Run(); }) {}
 
@@ -35,21 +46,25 @@ WatchHub::~WatchHub() {
 }
 
 grpc::ServerWriteReactor<v1::GetBitMapResponse>* WatchHub::Watch(
-    grpc::CallbackServerContext* context, const v1::GetBitMapRequest& request) {
+    grpc::CallbackServerContext* context, const v1::GetBitMapRequest& request,
+    const absl::Status& admitted) {
   auto watcher = std::make_shared<BitMapWatcher>(
       context, request, counters_,
       [this](const BitMapWatcher* ended) { Remove(ended); });
-  bool stopping = false;
+  absl::Status refused = admitted;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     // Known before it is answered: no change is missed in between.
     by_model_[request.model()][watcher.get()] = watcher;
     ++count_;
-    stopping = stopping_;
-    if (!stopping) new_.push_back(watcher);
+    if (refused.ok() && count_ > max_watchers_) {
+      refused = TooMany(max_watchers_);
+    }
+    if (refused.ok() && stopping_) refused = Stopping();
+    if (refused.ok()) new_.push_back(watcher);
   }
-  if (stopping) {
-    watcher->End(Stopping());
+  if (!refused.ok()) {
+    watcher->End(refused);
   } else {
     wake_.notify_one();
   }

@@ -28,8 +28,9 @@ namespace ratequant::allocation {
 class WatchHub {
  public:
   // `maps` must outlive it. A watcher whose client takes no message for
-  // `patience` is ended.
-  WatchHub(BitMapCache* maps, std::chrono::milliseconds patience);
+  // `patience` is ended. At most `max_watchers` streams at once.
+  WatchHub(BitMapCache* maps, std::chrono::milliseconds patience,
+           int64_t max_watchers);
 
   // Stop, and waits for the thread. Every watcher must have ended: shut the
   // server down before.
@@ -37,10 +38,12 @@ class WatchHub {
   WatchHub(const WatchHub&) = delete;
   WatchHub& operator=(const WatchHub&) = delete;
 
-  // A new stream. It owns itself, and leaves the hub when it has ended.
+  // A new stream. It owns itself, and leaves the hub when it has ended, which
+  // is at once when it isn't `admitted`, or there are too many
+  // (RESOURCE_EXHAUSTED, TOO_MANY_WATCHES).
   grpc::ServerWriteReactor<v1::GetBitMapResponse>* Watch(
-      grpc::CallbackServerContext* context,
-      const v1::GetBitMapRequest& request);
+      grpc::CallbackServerContext* context, const v1::GetBitMapRequest& request,
+      const absl::Status& admitted);
 
   // Says that answers about a model may have changed. Returns at once.
   void Changed(const std::string& model);
@@ -62,6 +65,7 @@ class WatchHub {
 
   BitMapCache* const maps_;
   const std::chrono::milliseconds patience_;
+  const int64_t max_watchers_;
   const std::shared_ptr<WatchCounters> counters_;
   mutable std::mutex mutex_;
   std::condition_variable wake_;

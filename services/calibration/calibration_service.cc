@@ -44,12 +44,6 @@ ChunkReader MakeReader(CalibrateCall& call, absl::Duration patience) {
   };
 }
 
-// A client's address without its port.
-std::string ClientOf(const grpc::CallbackServerContext& context) {
-  const std::string peer = context.peer();
-  return peer.substr(0, peer.rfind(':'));
-}
-
 v1::CalibrateProgress QueuedProgress(const JobQueue::Place& place,
                                      absl::Duration elapsed) {
   v1::CalibrateProgress progress;
@@ -89,14 +83,18 @@ void Log(const absl::StatusOr<v1::CalibrateProgress>& outcome) {
 
 }  // namespace
 
-CalibrationService::CalibrationService(
-    ModelRoot model_root, EngineOptions engine, const SweepExecution& execution,
-    const JobQueue::Options& queue, uint64_t memory_limit, Publisher& publisher)
+CalibrationService::CalibrationService(ModelRoot model_root,
+                                       EngineOptions engine,
+                                       const SweepExecution& execution,
+                                       const JobQueue::Options& queue,
+                                       uint64_t memory_limit,
+                                       Publisher& publisher, CallGate& gate)
     : model_root_(std::move(model_root)),
       engine_(std::move(engine)),
       execution_(execution),
       memory_share_(memory_limit / queue.max_concurrent),
       publisher_(publisher),
+      gate_(gate),
       queue_(queue) {}
 
 grpc::ServerWriteReactor<v1::CalibrateProgress>*
@@ -106,6 +104,9 @@ CalibrationService::CalibrateModel(grpc::CallbackServerContext* context,
   auto* reactor = new ModelReactor(token.ok() ? *token : nullptr);
   const std::shared_ptr<CalibrateCall> call = reactor->call();
   if (!token.ok()) return call->End(WithReason(token.status())), reactor;
+  const auto admitted = gate_.Admit(
+      *context, "ratequant.v1.CalibrationService.CalibrateModel", request);
+  if (!admitted.ok()) return call->End(admitted.status()), reactor;
   auto plan = Plan(request->model(), request->options(), "");
   if (!plan.ok()) return call->End(plan.status()), reactor;
   auto path = model_root_.Resolve(request->model_path());
@@ -114,7 +115,7 @@ CalibrationService::CalibrateModel(grpc::CallbackServerContext* context,
     return call->End(FieldError("TEXT_EMPTY", "text", "has no text")), reactor;
   }
   // gRPC keeps the request until the call has ended, which is after the work.
-  Run(context, call,
+  Run(admitted->client(), call,
       [this, call = call.get(), request, plan = *std::move(plan),
        path = *std::move(path)]() {
         return CalibrateFromEngine(plan, path, request->text(), *call);
@@ -128,9 +129,14 @@ CalibrationService::CalibrateStream(grpc::CallbackServerContext* context) {
   auto* reactor = new StreamReactor(token.ok() ? *token : nullptr);
   const std::shared_ptr<CalibrateCall> call = reactor->call();
   if (!token.ok()) return call->End(WithReason(token.status())), reactor;
+  const auto admitted = gate_.Admit(
+      *context, "ratequant.v1.CalibrationService.CalibrateStream", nullptr);
+  if (!admitted.ok()) return call->End(admitted.status()), reactor;
   reactor->Start();
-  Run(context, call,
-      [this, call = call.get()]() { return CalibrateFromStream(*call); });
+  Run(admitted->client(), call,
+      [this, call = call.get(), admitted = *admitted]() {
+        return CalibrateFromStream(admitted, *call);
+      });
   return reactor;
 }
 
@@ -142,14 +148,14 @@ absl::StatusOr<CalibrationPlan> CalibrationService::Plan(
   return plan;
 }
 
-void CalibrationService::Run(grpc::CallbackServerContext* context,
+void CalibrationService::Run(const std::string& client,
                              const std::shared_ptr<CalibrateCall>& call,
                              Job job) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (stopped_) return lock.unlock(), call->End(ShuttingDown());
   const absl::Time begin = absl::Now();
   JobQueue::Job queued;
-  queued.client = ClientOf(*context);
+  queued.client = client;
   queued.run = [call, job = std::move(job)]() {
     call->Begin();
     Outcome outcome = job();
@@ -191,10 +197,12 @@ CalibrationService::Outcome CalibrationService::CalibrateFromEngine(
 }
 
 CalibrationService::Outcome CalibrationService::CalibrateFromStream(
-    CalibrateCall& call) {
+    const AdmittedCall& admitted, CalibrateCall& call) {
   const ChunkReader reader = MakeReader(call, engine_.timeout);
   auto header = ReadHeader(reader);
   if (!header.ok()) return header.status();
+  absl::Status allowed = admitted.CheckModel(header->model());
+  if (!allowed.ok()) return allowed;
   auto plan = Plan(header->model(), header->options(), "header.");
   if (!plan.ok()) return plan.status();
   StreamSource source(*plan, *std::move(header), reader);

@@ -17,24 +17,25 @@
 #include "services/calibration/model_path.h"
 #include "services/calibration/plan.h"
 #include "services/calibration/publisher.h"
+#include "services/common/call_gate.h"
 
 namespace ratequant::calibration {
 
 // The RPCs of ratequant.v1.CalibrationService. A few calibrations run at a
 // time, some more wait for their turn, and what comes then gets
 // RESOURCE_EXHAUSTED WORKER_BUSY with a time to try again. Clients are told
-// apart by their address.
+// apart by name and address.
 class CalibrationService final
     : public v1::CalibrationService::CallbackService {
  public:
-  // `publisher` must outlive the service. A stream that says nothing for
-  // `engine.timeout` is given up like an engine. `memory_limit` is what
+  // `publisher` and `gate` must outlive the service. A stream that says nothing
+  // for `engine.timeout` is given up like an engine. `memory_limit` is what
   // captured layers and tables may take in bytes; each of the
   // `queue.max_concurrent` calibrations has an equal share of it.
   CalibrationService(ModelRoot model_root, EngineOptions engine,
                      const SweepExecution& execution,
                      const JobQueue::Options& queue, uint64_t memory_limit,
-                     Publisher& publisher);
+                     Publisher& publisher, CallGate& gate);
 
   grpc::ServerWriteReactor<v1::CalibrateProgress>* CalibrateModel(
       grpc::CallbackServerContext* context,
@@ -56,13 +57,14 @@ class CalibrationService final
   absl::StatusOr<CalibrationPlan> Plan(const std::string& model,
                                        const v1::CalibrateOptions& options,
                                        absl::string_view prefix) const;
-  void Run(grpc::CallbackServerContext* context,
+  void Run(const std::string& client,
            const std::shared_ptr<CalibrateCall>& call, Job job);
   absl::Status Busy() const;
   Outcome CalibrateFromEngine(const CalibrationPlan& plan,
                               const std::string& model_path,
                               const std::string& text, CalibrateCall& call);
-  Outcome CalibrateFromStream(CalibrateCall& call);
+  Outcome CalibrateFromStream(const AdmittedCall& admitted,
+                              CalibrateCall& call);
   Outcome Calibrate(const CalibrationPlan& plan, CaptureSource& source,
                     CalibrateCall& call);
 
@@ -71,6 +73,7 @@ class CalibrationService final
   const SweepExecution execution_;
   const uint64_t memory_share_;  // bytes of one calibration
   Publisher& publisher_;
+  CallGate& gate_;
   std::mutex mutex_;
   std::vector<std::weak_ptr<CalibrateCall>> calls_;  // that may not have ended
   bool stopped_ = false;

@@ -22,13 +22,17 @@ Examples:
   ratequant-worker --model-root . --no-publish --spool-dir spool \
       --address 127.0.0.1:0 --port-file port
 
+Options may also stand in the environment, as RATEQUANT_WORKER_SPOOL_DIR for
+--spool-dir, and in the TOML file of --config: a flag wins over the environment,
+that over the file.
+
 SIGTERM and SIGINT refuse new calibrations, let those that run finish for
 --shutdown-grace and stop. What is measured by then is never lost.
 
 Exit codes:
   0  stopped by a signal
   1  another failure
-  2  a flag is wrong, the model root isn't a folder, or there is no such device
+  2  a flag or setting is wrong, or a file that one names, the model root isn't a folder, or there is no such device
   3  the address can't be listened on, for example because it is in use
   4  the spool folder can't be used, for example by two workers)";
 
@@ -42,9 +46,36 @@ struct Flags {
   std::string engine = "python3 -m ratequant.capture.engine";
   double engine_timeout = 120;
   double engine_stall_timeout = 1800;
+  double drain_delay = 0;
   double shutdown_grace = 25;
   bool no_publish = false;
 };
+
+// Answers with --allocator.
+CLI::Option* AddAllocatorFlags(
+    CLI::App& app, ratequant::calibration::RegistryTarget& allocator) {
+  CLI::Option* address = app.add_option("--allocator", allocator.address,
+                                        "Where calibrations are published")
+                             ->type_name("HOST:PORT");
+  app.add_flag("--allocator-tls", allocator.encrypted,
+               "Publish over TLS; the system's CA certificates are good");
+  app.add_option("--allocator-ca", allocator.tls.ca,
+                 "Publish over TLS; only these CA certificates, PEM, are good")
+      ->type_name("FILE");
+  CLI::Option* certificate =
+      app.add_option("--allocator-cert", allocator.tls.certificate,
+                     "Publish over TLS with this certificate chain, PEM")
+          ->type_name("FILE");
+  CLI::Option* key = app.add_option("--allocator-key", allocator.tls.key,
+                                    "Key of that certificate, PEM")
+                         ->type_name("FILE")
+                         ->needs(certificate);
+  certificate->needs(key);
+  app.add_option("--allocator-token-file", allocator.token_file,
+                 "Publish with the bearer token in this file")
+      ->type_name("FILE");
+  return address;
+}
 
 void AddFlags(CLI::App& app, Flags& flags) {
   flags.common.server.address = "127.0.0.1:50062";
@@ -54,9 +85,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Folder that models may be read from")
       ->type_name("DIR")
       ->required();
-  CLI::Option* allocator = app.add_option("--allocator", flags.worker.allocator,
-                                          "Where calibrations are published")
-                               ->type_name("HOST:PORT");
+  CLI::Option* allocator = AddAllocatorFlags(app, flags.worker.allocator);
   app.add_flag("--no-publish", flags.no_publish,
                "Keep calibrations in the spool")
       ->excludes(allocator);
@@ -93,11 +122,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->check(CLI::PositiveNumber)
       ->type_name("SIZE")
       ->capture_default_str();
-  app.add_option("--shutdown-grace", flags.shutdown_grace,
-                 "How long calibrations may go on after SIGTERM")
-      ->type_name("SECONDS")
-      ->check(CLI::Range(0.0, 86400.0))
-      ->capture_default_str();
+  ratequant::AddShutdownFlags(app, &flags.drain_delay, &flags.shutdown_grace,
+                              "calibrations");
   app.add_option("--device", flags.device,
                  "What the distortion sweep runs on: cpu, cuda or cuda:N")
       ->capture_default_str();
@@ -109,7 +135,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
 
 // What CLI11 can't check. Prints and answers false when something is wrong.
 bool Complete(Flags& flags) {
-  if (flags.worker.allocator.empty() && !flags.no_publish) {
+  ratequant::FinishCommonFlags(&flags.common);
+  ratequant::calibration::RegistryTarget& allocator = flags.worker.allocator;
+  if (allocator.address.empty() && !flags.no_publish) {
     std::cerr << kProgram << ": --allocator or --no-publish is required\n";
     return false;
   }
@@ -129,6 +157,9 @@ bool Complete(Flags& flags) {
   flags.worker.engine.command = *std::move(words);
   flags.worker.engine.timeout = absl::Seconds(flags.engine_timeout);
   flags.worker.engine.stall_timeout = absl::Seconds(flags.engine_stall_timeout);
+  allocator.encrypted |= !allocator.tls.empty();
+  allocator.insecure = flags.common.server.insecure;
+  allocator.tls.reload_interval = flags.common.server.tls.reload_interval;
   flags.worker.server = flags.common.server;
   return true;
 }
@@ -157,11 +188,15 @@ int main(int argc, char** argv) {
     return ratequant::kExitUsage;
   }
   ratequant::ShutdownSignal signal;
+  auto gate = ratequant::CallGate::Open(flags.common.gate);
+  if (!gate.ok()) return ReportFailure(gate.status());
+  flags.worker.gate = gate->get();
   auto worker = ratequant::calibration::Worker::Start(flags.worker);
   if (!worker.ok()) return ReportFailure(worker.status());
   spdlog::info("serving on {}", (*worker)->address());
   signal.Wait();
   spdlog::info("shutting down");
+  (*worker)->Drain(absl::Seconds(flags.drain_delay));
   (*worker)->Shutdown(absl::Seconds(flags.shutdown_grace));
   return ratequant::kExitOk;
 }

@@ -17,20 +17,27 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(
   auto spool = Spool::Open(options.spool_dir);
   if (!spool.ok()) return spool.status();
   std::unique_ptr<RegistryClient> registry;
-  if (!options.allocator.empty()) {
-    registry =
+  if (!options.allocator.address.empty()) {
+    auto made =
         MakeGrpcRegistryClient(options.allocator, options.publish_deadline);
+    if (!made.ok()) return made.status();
+    registry = *std::move(made);
   }
   auto publisher = Publisher::Start(std::move(registry), *std::move(spool),
                                     options.publisher);
   if (!publisher.ok()) return publisher.status();
 
   std::unique_ptr<Worker> worker(new Worker());
+  CallGate* gate = options.gate;
+  if (gate == nullptr) {
+    worker->open_gate_ = std::make_unique<CallGate>();
+    gate = worker->open_gate_.get();
+  }
   worker->publisher_ = *std::move(publisher);
   worker->service_ = std::make_unique<CalibrationService>(
       *std::move(root), options.engine,
       SweepExecution{options.device, options.threads}, options.queue,
-      options.memory_limit, *worker->publisher_);
+      options.memory_limit, *worker->publisher_, *gate);
   auto server = Server::Start(
       options.server,
       {{worker->service_.get(), v1::CalibrationService::service_full_name()}});

@@ -11,6 +11,8 @@
 #include "services/calibration/engine_source.h"
 #include "services/calibration/plan.h"
 #include "services/calibration/publisher.h"
+#include "services/calibration/registry_client.h"
+#include "services/common/call_gate.h"
 #include "services/common/server.h"
 
 namespace ratequant::calibration {
@@ -18,7 +20,8 @@ namespace ratequant::calibration {
 struct WorkerOptions {
   ServerOptions server;
   std::string model_root;
-  std::string allocator;  // host:port; empty keeps calibrations in the spool
+  CallGate* gate = nullptr;  // lets calls in; outlives the worker; null: all
+  RegistryTarget allocator;  // without address: calibrations stay in the spool
   std::string spool_dir;
   EngineOptions engine;
   kv::Device device;  // of the sweep
@@ -32,7 +35,8 @@ struct WorkerOptions {
 // A running worker: server, service, publisher, wired together. Thread-safe.
 class Worker {
  public:
-  // Errors of CheckSweepDevice, ModelRoot::Open, Spool::Open and Server::Start.
+  // Errors of CheckSweepDevice, ModelRoot::Open, Spool::Open,
+  // MakeGrpcRegistryClient and Server::Start.
   static absl::StatusOr<std::unique_ptr<Worker>> Start(
       const WorkerOptions& options);
 
@@ -43,6 +47,11 @@ class Worker {
 
   const std::string& address() const { return server_->address(); }
 
+  // Answers NOT_SERVING and still takes calls for `delay`.
+  void Drain(absl::Duration delay) {
+    server_->Drain(absl::ToChronoMilliseconds(delay));
+  }
+
   // Lets calibrations that run finish for `grace`, ends them with UNAVAILABLE
   // then and those that wait at once, and stops the server. Clients have some
   // seconds to read their answers. May be called again.
@@ -51,6 +60,7 @@ class Worker {
  private:
   Worker() = default;
 
+  std::unique_ptr<CallGate> open_gate_;  // when none was given
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<CalibrationService> service_;
   std::unique_ptr<Server> server_;

@@ -6,33 +6,48 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
+#include "services/common/call_gate.h"
 #include "services/common/server.h"
 
 namespace ratequant {
 
 // Exit codes of the services. Part of their command line: do not change.
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitFailure = 1;     // anything not listed below
-inline constexpr int kExitUsage = 2;       // a bad flag
-inline constexpr int kExitAddress = 3;     // the address can't be listened on
+inline constexpr int kExitFailure = 1;  // anything not listed below
+inline constexpr int kExitUsage = 2;    // a bad flag, setting, or file of one
+inline constexpr int kExitAddress = 3;  // the address can't be listened on
 inline constexpr int kExitDataFolder = 4;  // the data folder can't be used
 
 // Flags every service has.
 struct CommonFlags {
   ServerOptions server;
+  CallGateOptions gate;
   std::string log_level = "info";
+
+  // Seconds; FinishCommonFlags puts them where they belong.
+  double reload_interval = 10;
+  bool client_certificate_optional = false;
 };
 
-// Adds --address, --insecure, --port-file and --log-level. `flags` must outlive
-// `app`; flags->server.address is the default address.
+// Adds the flags of deploy/CONFIG.md that both services have. `flags` must
+// outlive `app`; flags->server.address is the default address.
 void AddCommonFlags(CLI::App& app, CommonFlags* flags);
 
-// Parses; answers with an exit code when the program is to end now: 0 after
-// --help or --version, kExitUsage after a bad flag, which standard error names.
+// Adds --drain-delay and --shutdown-grace, both in seconds; `work` says what
+// may go on ("calls").
+void AddShutdownFlags(CLI::App& app, double* drain_delay,
+                      double* shutdown_grace, const std::string& work);
+
+// Fills in what follows from several flags; after ParseCommandLine.
+void FinishCommonFlags(CommonFlags* flags);
+
+// Parses flags, environment and configuration file (config.h); answers with an
+// exit code when the program is to end now: 0 after
+// --help or --version, kExitUsage after a bad one, which standard error names.
 std::optional<int> ParseCommandLine(CLI::App& app, int argc, char** argv);
 
 // Prints "program: message" on standard error and answers with the exit code
-// that fits an error of Server::Start.
+// that fits an error of Server::Start or CallGate::Open.
 int ReportStartFailure(const std::string& program, const absl::Status& status);
 
 }  // namespace ratequant

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/status.h"
@@ -83,6 +84,12 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text) {
   }
   address.loopback = IsLoopback(storage);
   return address;
+}
+
+bool IsLoopbackTarget(absl::string_view target) {
+  if (absl::StartsWith(target, "unix:")) return true;
+  const auto address = ParseListenAddress(target);
+  return address.ok() && address->loopback;
 }
 
 absl::Status ProbeListenAddress(const ListenAddress& address) {

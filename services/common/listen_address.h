@@ -23,6 +23,10 @@ struct ListenAddress {
 // INVALID_ARGUMENT names what is wrong.
 absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text);
 
+// Whether calls to "host:port" stay on this machine: a loopback address,
+// localhost, or a unix socket.
+bool IsLoopbackTarget(absl::string_view target);
+
 // Tries to bind the address and lets go of it again. UNAVAILABLE
 // (ADDRESS_UNAVAILABLE) with the system's words when it can't be bound, for
 // example because another process listens there.

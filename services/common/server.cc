@@ -7,12 +7,14 @@
 #include <cstring>
 #include <fstream>
 #include <future>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "grpc/grpc.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "services/common/call_counter.h"
@@ -26,19 +28,76 @@ namespace {
 constexpr std::chrono::milliseconds kIdleStep(20);
 constexpr int kIdleSteps = 8;
 
+// Pings that a client may send while it has no call: more often is abuse, and
+// its connection is closed (GOAWAY, too_many_pings).
+constexpr int kShortestPingMs = 60'000;
+
+// A connection whose other end is gone without a word is found out.
+constexpr int kKeepaliveMs = 120'000;
+constexpr int kKeepaliveTimeoutMs = 20'000;
+
+// Connections without calls, of clients that come back, are closed.
+constexpr int kLongestIdleMs = 30 * 60'000;
+
+constexpr int kMaxMetadataBytes = 16 << 10;
+
+// What an address that others can reach lacks; empty when nothing.
+std::string Lacking(const ServerOptions& options) {
+  if (options.tls.empty()) {
+    return "calls are not encrypted; give --tls-cert and --tls-key";
+  }
+  if (!options.authorized) {
+    return "calls are not authorized; give --auth-policy";
+  }
+  return "";
+}
+
 absl::StatusOr<ListenAddress> CheckedAddress(const ServerOptions& options) {
   absl::StatusOr<ListenAddress> address = ParseListenAddress(options.address);
-  if (!address.ok()) return address;
-  if (!address->loopback && !options.insecure) {
-    return MakeError(
-        absl::StatusCode::kPermissionDenied, "INSECURE_ADDRESS",
-        absl::StrCat("refusing to listen on ", options.address,
-                     ": it isn't loopback, and calls are neither "
-                     "encrypted nor authenticated; pass --insecure "
-                     "to allow it"),
-        {{"address", options.address}});
+  if (!address.ok() || address->loopback || options.insecure) return address;
+  const std::string lacking = Lacking(options);
+  if (lacking.empty()) return address;
+  return MakeError(absl::StatusCode::kPermissionDenied, "INSECURE_ADDRESS",
+                   absl::StrCat("refusing to listen on ", options.address,
+                                ": it isn't loopback, and ", lacking,
+                                ", or pass --insecure to allow it"),
+                   {{"address", options.address}});
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> CredentialsFor(
+    const ServerOptions& options) {
+  if (options.tls.empty()) return grpc::InsecureServerCredentials();
+  return TlsServerCredentials(options.tls, options.client_certificate);
+}
+
+void SetLimits(const ServerOptions& options, grpc::ServerBuilder* builder) {
+  builder->SetMaxReceiveMessageSize(options.max_message_bytes);
+  builder->SetMaxSendMessageSize(options.max_message_bytes);
+  builder->SetResourceQuota(
+      grpc::ResourceQuota("server").Resize(options.max_buffer_bytes));
+  const std::pair<const char*, int> arguments[] = {
+      // With SO_REUSEPORT a second server on the same port starts and steals
+      // calls.
+      {GRPC_ARG_ALLOW_REUSEPORT, 0},
+      {GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams},
+      {GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes},
+      {GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs},
+      {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs},
+      {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kShortestPingMs},
+      {GRPC_ARG_MAX_CONNECTION_IDLE_MS, kLongestIdleMs},
+  };
+  for (const auto& [name, value] : arguments) {
+    builder->AddChannelArgument(name, value);
   }
-  return address;
+}
+
+// Why a server that could not be started could not; gRPC doesn't say.
+absl::Status CannotListen(const ListenAddress& address) {
+  absl::Status why = ProbeListenAddress(address);
+  if (!why.ok()) return why;
+  return MakeError(absl::StatusCode::kUnavailable, "ADDRESS_UNAVAILABLE",
+                   absl::StrCat("cannot listen on ", address.ToString()),
+                   {{"address", address.ToString()}});
 }
 
 absl::Status WritePortFile(const std::string& path, int port) {
@@ -64,6 +123,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     const ServerOptions& options, const std::vector<NamedService>& services) {
   absl::StatusOr<ListenAddress> address = CheckedAddress(options);
   if (!address.ok()) return address.status();
+  const auto credentials = CredentialsFor(options);
+  if (!credentials.ok()) return credentials.status();
   // gRPC reports only that it failed; the probe says why.
   absl::Status free = ProbeListenAddress(*address);
   if (!free.ok()) return free;
@@ -71,13 +132,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  // With SO_REUSEPORT a second server on the same port starts and steals calls.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.SetMaxReceiveMessageSize(options.max_message_bytes);
-  builder.SetMaxSendMessageSize(options.max_message_bytes);
+  SetLimits(options, &builder);
   auto server = std::unique_ptr<Server>(new Server());
-  builder.AddListeningPort(address->ToString(),
-                           grpc::InsecureServerCredentials(), &server->port_);
+  builder.AddListeningPort(address->ToString(), *credentials, &server->port_);
   for (const NamedService& service : services) {
     builder.RegisterService(service.service);
     server->names_.push_back(service.name);
@@ -91,14 +148,14 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || server->port_ == 0) {
-    absl::Status why = ProbeListenAddress(*address);
-    if (!why.ok()) return why;
-    return MakeError(absl::StatusCode::kUnavailable, "ADDRESS_UNAVAILABLE",
-                     absl::StrCat("cannot listen on ", address->ToString()),
-                     {{"address", address->ToString()}});
+    return CannotListen(*address);
   }
   address->port = server->port_;
   server->address_ = address->ToString();
+  if (!options.health_address.empty()) {
+    absl::Status started = server->StartHealth(options.health_address);
+    if (!started.ok()) return started;
+  }
   server->SetServing(true);
   if (!options.port_file.empty()) {
     absl::Status written = WritePortFile(options.port_file, server->port_);
@@ -110,12 +167,37 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
 
 Server::~Server() { Shutdown(std::chrono::milliseconds(0)); }
 
+absl::Status Server::StartHealth(const std::string& text) {
+  const absl::StatusOr<ListenAddress> address = ParseListenAddress(text);
+  if (!address.ok()) return Annotate(address.status(), "--health-address");
+  absl::Status free = ProbeListenAddress(*address);
+  if (!free.ok()) return free;
+  grpc::ServerBuilder builder;
+  ServerOptions small;
+  small.max_message_bytes = 1 << 10;
+  small.max_streams = 16;
+  SetLimits(small, &builder);
+  builder.AddListeningPort(address->ToString(),
+                           grpc::InsecureServerCredentials(), &health_port_);
+  health_ = builder.BuildAndStart();
+  if (health_ == nullptr || health_port_ == 0) return CannotListen(*address);
+  return absl::OkStatus();
+}
+
 void Server::SetServing(bool serving) {
-  grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
-  for (const std::string& name : names_) {
-    health->SetServingStatus(name, serving);
+  for (grpc::Server* server : {server_.get(), health_.get()}) {
+    if (server == nullptr) continue;
+    grpc::HealthCheckServiceInterface* health = server->GetHealthCheckService();
+    for (const std::string& name : names_) {
+      health->SetServingStatus(name, serving);
+    }
+    health->SetServingStatus(serving);
   }
-  health->SetServingStatus(serving);
+}
+
+void Server::Drain(std::chrono::milliseconds delay) {
+  SetServing(false);
+  std::this_thread::sleep_for(delay);
 }
 
 void Server::Shutdown(std::chrono::milliseconds grace) {
@@ -134,6 +216,7 @@ void Server::Shutdown(std::chrono::milliseconds grace) {
   }
   drained.get();
   server_->Wait();
+  if (health_ != nullptr) health_->Shutdown(std::chrono::system_clock::now());
   if (!port_file_.empty()) std::remove(port_file_.c_str());
   port_file_.clear();
 }

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "grpcpp/impl/codegen/service_type.h"
 #include "grpcpp/server.h"
+#include "services/common/tls.h"
 
 namespace ratequant {
 
@@ -20,9 +21,21 @@ struct ServerOptions {
   // choose.
   std::string address = "127.0.0.1:0";
 
-  // Allows an address that isn't loopback. Traffic is plaintext and there is no
-  // authentication.
+  // Encrypts, when not empty. With a CA clients show a certificate, which they
+  // may leave out with kOptional.
+  TlsFiles tls;
+  ClientCertificate client_certificate = ClientCertificate::kRequired;
+
+  // The services refuse whom their access policy doesn't name.
+  bool authorized = false;
+
+  // Allows an address that isn't loopback without encryption or without
+  // authorization.
   bool insecure = false;
+
+  // Where health is answered in plaintext too, and but for reflection nothing
+  // else, for probes that can't do TLS. Any IP:port; empty: nowhere.
+  std::string health_address;
 
   // When not empty, the port is written here ("50061\n"), by rename, once the
   // server accepts calls. Removed by Shutdown.
@@ -30,6 +43,12 @@ struct ServerOptions {
 
   // Largest message taken and sent.
   int max_message_bytes = 64 << 20;
+
+  // Calls that run at once on one connection; more wait at the client.
+  int max_streams = 1000;
+
+  // Memory of all connections' buffers together.
+  size_t max_buffer_bytes = size_t{1} << 30;
 };
 
 // One gRPC service and its full name, for health: take it from
@@ -45,11 +64,11 @@ struct NamedService {
 // Thread-safe. The services must outlive it.
 class Server {
  public:
-  // Starts and answers SERVING. INVALID_ARGUMENT for a bad address;
-  // PERMISSION_DENIED (INSECURE_ADDRESS) for one that isn't loopback without
-  // `insecure`; UNAVAILABLE (ADDRESS_UNAVAILABLE) when it can't be listened on,
-  // for example because the port is in use; an error when the port file can't
-  // be written.
+  // Starts and answers SERVING. INVALID_ARGUMENT for a bad address, or
+  // (INVALID_TLS_FILES) bad files; PERMISSION_DENIED (INSECURE_ADDRESS) for one
+  // that isn't loopback without TLS and authorization or `insecure`;
+  // UNAVAILABLE (ADDRESS_UNAVAILABLE) when it can't be listened on, for example
+  // because the port is in use; an error when the port file can't be written.
   static absl::StatusOr<std::unique_ptr<Server>> Start(
       const ServerOptions& options, const std::vector<NamedService>& services);
 
@@ -61,11 +80,17 @@ class Server {
   // The port it listens on.
   int port() const { return port_; }
 
+  // The port of `health_address`; 0 without.
+  int health_port() const { return health_port_; }
+
   // "host:port" with the real port.
   const std::string& address() const { return address_; }
 
   // Sets what health checks see, for the server and every service.
   void SetServing(bool serving);
+
+  // Answers NOT_SERVING and still takes calls for `delay`.
+  void Drain(std::chrono::milliseconds delay);
 
   // Answers NOT_SERVING and takes no new calls, lets running calls finish for
   // `grace`, cancels the rest and returns when none runs. Doesn't wait for idle
@@ -75,12 +100,16 @@ class Server {
  private:
   Server() = default;
 
+  absl::Status StartHealth(const std::string& address);
+
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<grpc::Server> health_;  // null without health_address
   std::shared_ptr<const std::atomic<int>> active_calls_;
   std::vector<std::string> names_;
   std::string address_;
   std::string port_file_;
   int port_ = 0;
+  int health_port_ = 0;
 };
 
 }  // namespace ratequant

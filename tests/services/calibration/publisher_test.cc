@@ -126,9 +126,12 @@ class PublisherTest : public testing::Test {
   void Start() {
     auto spool = Spool::Open(dir_ / "spool");
     ASSERT_TRUE(spool.ok()) << spool.status();
+    RegistryTarget target;
+    target.address = registry_.address();
+    auto registry = MakeGrpcRegistryClient(target, absl::Seconds(5));
+    ASSERT_TRUE(registry.ok()) << registry.status();
     auto publisher = Publisher::Start(
-        MakeGrpcRegistryClient(registry_.address(), absl::Seconds(5)),
-        *std::move(spool), options_,
+        *std::move(registry), *std::move(spool), options_,
         [this](absl::Duration time, const CancelToken& cancel) {
           const bool foreground = &cancel == cancel_.get();
           {

@@ -44,7 +44,7 @@ WorkerFixture::WorkerFixture() : pipes_(OpenPipes()) {
   options_.server.address = "127.0.0.1:0";
   options_.server.max_message_bytes = 68 << 20;
   options_.model_root = dir_ / "models";
-  options_.allocator = registry_.address();
+  options_.allocator.address = registry_.address();
   options_.spool_dir = dir_ / "spool";
   options_.threads = 2;
   options_.engine.timeout = absl::Seconds(30);
