@@ -45,7 +45,7 @@ struct ServerOptions {
   int max_message_bytes = 64 << 20;
 
   // Calls that run at once on one connection; more wait at the client.
-  int max_streams = 1000;
+  int max_streams = 10'000;
 
   // Memory of all connections' buffers together.
   size_t max_buffer_bytes = size_t{1} << 30;
