@@ -73,6 +73,18 @@ std::string Cause(absl::string_view message) {
   return std::string(message);
 }
 
+// A server that stops resets the calls it hasn't begun, which reaches its
+// client as CANCELLED. Nobody here cancelled it: it may be made again like one
+// that found no server.
+absl::Status Finished(const grpc::Status& status, Cancellation* cancellation) {
+  const bool ours = cancellation != nullptr && cancellation->cancelled();
+  if (status.error_code() != grpc::StatusCode::CANCELLED || ours) {
+    return FromGrpcStatus(status);
+  }
+  return absl::UnavailableError(
+      absl::StrCat("the server ended the call: ", status.error_message()));
+}
+
 }  // namespace
 
 Stubs MakeStubs(const ConnectionOptions& options) {
@@ -181,17 +193,17 @@ absl::StatusOr<Response> GrpcConnection::Call(
     const Request& request, Cancellation* cancellation) {
   const absl::Time deadline = environment_.now() + options_.timeout;
   std::vector<Response> responses(replicas());
-  absl::StatusOr<int> answered =
-      Answer(repeat, deadline, cancellation,
-             [&](int replica, grpc::ClientContext* context) {
-               context->set_deadline(absl::ToChronoTime(deadline));
-               absl::Status prepared =
-                   Prepare(stubs_.allocators[replica].callable, context);
-               if (!prepared.ok()) return prepared;
-               Service& stub = *(stubs_.allocators[replica].*service);
-               return FromGrpcStatus(
-                   (stub.*method)(context, request, &responses[replica]));
-             });
+  absl::StatusOr<int> answered = Answer(
+      repeat, deadline, cancellation,
+      [&](int replica, grpc::ClientContext* context) {
+        context->set_deadline(absl::ToChronoTime(deadline));
+        absl::Status prepared =
+            Prepare(stubs_.allocators[replica].callable, context);
+        if (!prepared.ok()) return prepared;
+        Service& stub = *(stubs_.allocators[replica].*service);
+        return Finished((stub.*method)(context, request, &responses[replica]),
+                        cancellation);
+      });
   if (answered.ok()) return std::move(responses[*answered]);
   if (cancellation != nullptr && cancellation->cancelled()) {
     return absl::CancelledError("the call was cancelled");
@@ -323,7 +335,7 @@ absl::Status GrpcConnection::WatchOnce(
     request->set_known_etag(answer.etag());
     if (!resumed || !answer.unchanged()) on_answer(answer);
   }
-  return FromGrpcStatus(reader->Finish());
+  return Finished(reader->Finish(), cancellation);
 }
 
 absl::Status GrpcConnection::WatchBitMap(

@@ -96,7 +96,10 @@ absl::StatusOr<std::unique_ptr<RegistryClient>> MakeGrpcRegistryClient(
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   if (target.encrypted) {
     auto made = TlsClientCredentials(target.tls);
-    if (!made.ok()) return made.status();
+    if (!made.ok()) {
+      return Annotate(made.status(),
+                      "--allocator-ca, --allocator-cert or --allocator-key");
+    }
     credentials = *std::move(made);
   } else if (target.insecure || IsLoopbackTarget(target.address)) {
     credentials = grpc::InsecureChannelCredentials();

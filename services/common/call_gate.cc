@@ -1,9 +1,9 @@
 #include "services/common/call_gate.h"
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/common/auth_identity.h"
@@ -20,14 +20,18 @@ absl::StatusOr<std::string> ReadFile(const std::string& path,
                    std::istreambuf_iterator<char>());
   if (!file.is_open() || file.bad()) {
     return MakeError(absl::StatusCode::kInvalidArgument, reason,
-                     absl::StrCat("cannot read ", path), {{"path", path}});
+                     "cannot be read", {{"path", path}});
   }
   return text;
 }
 
 // A caller chose this text: it can't break the log's lines, or fill it.
 std::string Loggable(absl::string_view text) {
-  return absl::CHexEscape(text.substr(0, 200));
+  std::string line(text.substr(0, 200));
+  std::replace_if(
+      line.begin(), line.end(),
+      [](unsigned char c) { return c < 0x20 || c >= 0x7f; }, '?');
+  return line;
 }
 
 }  // namespace
@@ -151,26 +155,29 @@ absl::Status CallGate::Refuse(absl::string_view method, absl::Status refusal) {
 }
 
 absl::Status CallGate::Load(bool* changed) {
+  const std::string policy_name =
+      absl::StrCat("--auth-policy ", options_.policy_file);
+  const std::string token_name =
+      absl::StrCat("--auth-tokens ", options_.token_file);
   auto policy = ReadFile(options_.policy_file, "INVALID_AUTH_POLICY");
-  if (!policy.ok()) return policy.status();
+  if (!policy.ok()) return Annotate(policy.status(), policy_name);
   absl::StatusOr<std::string> tokens = std::string();
   if (!options_.token_file.empty()) {
     tokens = ReadFile(options_.token_file, "INVALID_AUTH_TOKENS");
-    if (!tokens.ok()) return tokens.status();
+    if (!tokens.ok()) return Annotate(tokens.status(), token_name);
   }
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    *changed = *policy != policy_text_ || *tokens != token_text_;
+    *changed =
+        policy_ == nullptr || *policy != policy_text_ || *tokens != token_text_;
     if (!*changed) return absl::OkStatus();
     policy_text_ = *policy;
     token_text_ = *tokens;
   }
   auto parsed = AuthPolicy::Parse(*policy, *tokens);
   if (!parsed.ok()) {
-    return Annotate(parsed.status(),
-                    ErrorReason(parsed.status()) == "INVALID_AUTH_TOKENS"
-                        ? options_.token_file
-                        : options_.policy_file);
+    const bool token = ErrorReason(parsed.status()) == "INVALID_AUTH_TOKENS";
+    return Annotate(parsed.status(), token ? token_name : policy_name);
   }
   auto next = std::make_shared<const AuthPolicy>(*std::move(parsed));
   const std::lock_guard<std::mutex> lock(mutex_);

@@ -124,7 +124,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   absl::StatusOr<ListenAddress> address = CheckedAddress(options);
   if (!address.ok()) return address.status();
   const auto credentials = CredentialsFor(options);
-  if (!credentials.ok()) return credentials.status();
+  if (!credentials.ok()) {
+    return Annotate(credentials.status(),
+                    "--tls-cert, --tls-key or --tls-client-ca");
+  }
   // gRPC reports only that it failed; the probe says why.
   absl::Status free = ProbeListenAddress(*address);
   if (!free.ok()) return free;

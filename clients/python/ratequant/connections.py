@@ -12,6 +12,7 @@ import grpc
 from ratequant import requests
 from ratequant.errors import RateQuantError
 from ratequant.retry import RetryPolicy
+from ratequant.transport import Transport, TransportChannel
 from ratequant.v1 import (
     allocation_service_pb2 as allocation,
     allocation_service_pb2_grpc as allocation_grpc,
@@ -48,6 +49,12 @@ class Connections:
         timeout: float = 30.0,
         retry: RetryPolicy | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: bool | None = None,
+        tls_ca: str | os.PathLike | None = None,
+        tls_cert: str | os.PathLike | None = None,
+        tls_key: str | os.PathLike | None = None,
+        token_file: str | os.PathLike | None = None,
+        insecure: bool | None = None,
     ):
         """
         Args:
@@ -56,13 +63,25 @@ class Connections:
             $RATEQUANT_WORKER_ENDPOINT. Needed only to calibrate.
           timeout: deadline of each method in seconds, retries included.
           retry: how reads are retried.
-          credentials: TLS credentials; plain text without.
+          credentials: TLS credentials in place of the files below.
+          tls, tls_ca, tls_cert, tls_key, token_file, insecure: see
+            `ratequant.transport.Transport`; default $RATEQUANT_TLS,
+            $RATEQUANT_TLS_CA and so on. Without TLS only a service on this
+            machine is called, unless `insecure`.
+
+        Raises:
+          ValueError: plaintext to another machine, or a certificate without its
+            key.
+          OSError: a file can't be read.
         """
         self._endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE, "")
         self._worker_endpoint = worker_endpoint or os.environ.get(WORKER_ENDPOINT_VARIABLE, "")
         self._timeout = timeout
         self._retry = retry or RetryPolicy()
         self._credentials = credentials
+        self._transport = Transport.from_environment(
+            tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, token_file=token_file, insecure=insecure
+        )
         self._channels: list[Any] = []
         self._registry_stub = self._allocation_stub = self._worker_stub = None
         if self._endpoint:
@@ -79,10 +98,18 @@ class Connections:
         return requests.bit_map(model, **query)
 
     def _open(self, endpoint: str) -> Any:
-        if self._credentials is None:
+        """A channel, or what stands for one."""
+        if self._credentials is not None:
+            return self._open_channel(endpoint, self._credentials)
+        if self._transport.encrypted or self._transport.token_file:
+            return TransportChannel(self._transport, endpoint, lambda made: self._open_channel(endpoint, made))
+        return self._open_channel(endpoint, self._transport.credentials(endpoint))
+
+    def _open_channel(self, endpoint: str, credentials: grpc.ChannelCredentials | None) -> Any:
+        if credentials is None:
             channel = self._grpc.insecure_channel(endpoint, options=_CHANNEL_OPTIONS)
         else:
-            channel = self._grpc.secure_channel(endpoint, self._credentials, options=_CHANNEL_OPTIONS)
+            channel = self._grpc.secure_channel(endpoint, credentials, options=_CHANNEL_OPTIONS)
         self._channels.append(channel)
         return channel
 

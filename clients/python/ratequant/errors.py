@@ -75,6 +75,16 @@ class RateQuantError(Exception):
         return cls(code, message, reason=reason, metadata=metadata, violations=violations)
 
 
+def retry_delay(error: grpc.RpcError) -> float | None:
+    """Seconds that a service asks to wait before the next attempt
+    (`google.rpc.RetryInfo`), None when it doesn't say."""
+    for detail in _details(error):
+        info = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            return info.retry_delay.seconds + info.retry_delay.nanos * 1e-9
+    return None
+
+
 def _details(error: grpc.RpcError):
     try:
         status = rpc_status.from_call(error)

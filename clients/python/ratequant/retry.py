@@ -13,12 +13,15 @@ from typing import TypeVar
 
 import grpc
 
+from ratequant.errors import retry_delay
+
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class RetryPolicy:
-    """Exponential backoff with jitter for UNAVAILABLE.
+    """Exponential backoff with jitter for UNAVAILABLE, and for
+    RESOURCE_EXHAUSTED from an overloaded service that says when to come back.
 
     Attributes:
       attempts: calls in all; 1 never retries.
@@ -45,11 +48,18 @@ class RetryPolicy:
 
     def next_pause(self, error: grpc.RpcError, failures: int, deadline: float = math.inf) -> float | None:
         """Seconds to wait before the next attempt after `failures` in a row, the
-        last with `error`. None when that is final: anything but UNAVAILABLE, all
-        `attempts` used up, or a pause that would pass the deadline."""
-        if error.code() != grpc.StatusCode.UNAVAILABLE or failures == self.attempts:
+        last with `error`. None when that is final: anything but UNAVAILABLE, a
+        call that a stopping service reset, and RESOURCE_EXHAUSTED with a time to
+        wait, which comes on top; all `attempts` used up; or a pause that would
+        pass the deadline."""
+        asked = retry_delay(error)
+        busy = error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and asked is not None
+        # What a service resets before it begins arrives as CANCELLED.
+        reset = error.code() == grpc.StatusCode.CANCELLED and error.details() != "Channel closed!"
+        unavailable = error.code() == grpc.StatusCode.UNAVAILABLE
+        if not (busy or reset or unavailable) or failures == self.attempts:
             return None
-        pause = self.pause(failures)
+        pause = self.pause(failures) + (asked or 0.0)
         return pause if self.clock() + pause < deadline else None
 
     def call(self, attempt: Callable[[float], T], timeout: float) -> T:
