@@ -31,6 +31,10 @@ BITS = (2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0)
 LARGE_GROUPS, LARGE_PAGE = "kivi:group_size=64", 64
 MIX = "across the four"
 LARGE_MIX = f"across the four and {LARGE_GROUPS}, pages of {LARGE_PAGE}"
+# The same choices with each channel's mean taken off K and V, and what one
+# quantizer gains by it alone.
+CENTRED_MIX = f"{LARGE_MIX}, means subtracted"
+CENTRED_ALONE = "turboquant, means subtracted"
 _LEGEND_HEIGHT, _LEGEND_START = 54.0, 20.0
 # Times fp32's perplexity: worse points would flatten the others, and are in the table.
 _HIGHEST = 1.36
@@ -44,7 +48,7 @@ def configurations(quantizers: tuple[str, ...], bits: tuple[float, ...] = BITS) 
 
 def measure(maker: Maker, losses: LossFolder) -> Evaluation:
     """All points, in one evaluation. The mix is named MIX, the one that may use
-    larger groups LARGE_MIX."""
+    larger groups LARGE_MIX, with means subtracted CENTRED_MIX."""
     small = maker.evaluate(
         quantizers=QUANTIZERS, effective_bits=BITS, wanted=configurations(QUANTIZERS), known=losses
     )
@@ -55,28 +59,44 @@ def measure(maker: Maker, losses: LossFolder) -> Evaluation:
         wanted=configurations((LARGE_GROUPS,)),
         known=losses,
     )
-    rows = _renamed(small.rows, MIX) + _renamed(large.rows[1:], LARGE_MIX)  # one fp32 is enough
-    return dataclasses.replace(small, rows=rows, losses=small.losses | large.losses)
+    centred = maker.evaluate(
+        quantizers=(*QUANTIZERS, LARGE_GROUPS),
+        effective_bits=BITS,
+        page_tokens=LARGE_PAGE,
+        subtract_means=True,
+        wanted=configurations(("turboquant",)),
+        known=losses,
+    )
+    rows = (
+        _renamed(small.rows, {ANY: MIX})
+        + _renamed(large.rows[1:], {ANY: LARGE_MIX})  # one fp32 is enough
+        + _renamed(centred.rows[1:], {ANY: CENTRED_MIX, "turboquant": CENTRED_ALONE})
+    )
+    return dataclasses.replace(small, rows=rows, losses=small.losses | large.losses | centred.losses)
 
 
-def _renamed(rows: list[dict], mix: str) -> list[dict]:
-    return [row | {"quantizer": mix if row["quantizer"] == ANY else row["quantizer"]} for row in rows]
+def _renamed(rows: list[dict], names: dict[str, str]) -> list[dict]:
+    return [row | {"quantizer": names.get(row["quantizer"], row["quantizer"])} for row in rows]
 
 
 def frontier_table(found: Evaluation, bits: tuple[float, ...] = BITS) -> str:
     """A line for each budget: the loss-projected map of every series, the uniform
     one behind it in brackets, and paired differences."""
-    singles = (*QUANTIZERS, LARGE_GROUPS)
+    singles = (*QUANTIZERS, LARGE_GROUPS, CENTRED_ALONE)
     lines = []
     for budget in bits:
-        mix, large = (find_row(found, name, budget) for name in (MIX, LARGE_MIX))
+        mix, large, centred = (find_row(found, name, budget) for name in (MIX, LARGE_MIX, CENTRED_MIX))
         alone = [row for name in QUANTIZERS if (row := find_row(found, name, budget))]
         best = min(alone, key=lambda row: row["perplexity"], default=None)
         lines.append(
             [f"{budget:g}", *(_single(found, name, budget) for name in singles), _perplexity(mix), _perplexity(large),
-             _difference(found, mix, best), _difference(found, large, mix)]
+             _perplexity(centred), _difference(found, mix, best), _difference(found, large, mix),
+             _difference(found, centred, large)]
         )  # fmt: skip
-    header = ["effective bits", *singles, MIX, LARGE_MIX, "the four minus the best alone", "larger groups minus the four"]
+    header = [
+        "effective bits", *singles, MIX, LARGE_MIX, CENTRED_MIX, "the four minus the best alone",
+        "larger groups minus the four", "means subtracted minus not",
+    ]  # fmt: skip
     fp32 = found.rows[0]
     return (
         f"fp32 {fp32['perplexity']:.2f}, {fp32['tokens']:,} scored tokens. Loss-projected, in brackets uniform at the same "
@@ -106,7 +126,8 @@ def frontier_picture(rows: list[dict]) -> Markup:
     Raises:
       ValueError: no row can be drawn.
     """
-    classes = quantizer_classes([*QUANTIZERS, LARGE_GROUPS]) | {MIX: "q-any", LARGE_MIX: "q-b"}
+    classes = quantizer_classes([*QUANTIZERS, LARGE_GROUPS]) | {MIX: "q-any", LARGE_MIX: "q-b", CENTRED_MIX: "q-c"}
+    rows = [row for row in rows if row["quantizer"] in classes]
     plot = plot_perplexity(rows, classes, _HIGHEST)
     if plot is None:
         raise ValueError("no row of the frontier can be drawn")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from figures import QUANTIZERS
-from frontier import LARGE_GROUPS, LARGE_MIX, MIX, frontier_picture, frontier_table
+from frontier import CENTRED_ALONE, CENTRED_MIX, LARGE_GROUPS, LARGE_MIX, MIX, frontier_picture, frontier_table
 from loss_folder import LossFolder
 from ratequant.evaluate import Evaluation
 from ratequant.evaluate.paired import paired_difference
@@ -25,9 +25,9 @@ def found() -> Evaluation:
     losses = {"": generator.gamma(2.0, 1.5, (6, 511))}
     rows = [{"quantizer": "none", "strategy": "fp32", "budget_kind": "none", "budget": None, "bit_map": ""}]
     for budget in BUDGETS:
-        for place, quantizer in enumerate((*QUANTIZERS, LARGE_GROUPS, MIX, LARGE_MIX)):
+        for place, quantizer in enumerate((*QUANTIZERS, LARGE_GROUPS, CENTRED_ALONE, MIX, LARGE_MIX, CENTRED_MIX)):
             for strategy in ("uniform", "loss-projected"):
-                if (quantizer, budget) == ("kivi", 2.0) or (strategy == "uniform" and quantizer in (MIX, LARGE_MIX)):
+                if (quantizer, budget) == ("kivi", 2.0) or (strategy == "uniform" and "across" in quantizer):
                     continue
                 name = f"{quantizer} {strategy} {budget}"
                 shift = (0.3 if strategy == "uniform" else 0.2) - 0.02 * place + (2.0 if quantizer == "rtn" else 0.0)
@@ -61,7 +61,7 @@ def test_the_picture_is_an_svg_of_its_own_with_every_series_that_can_be_seen(fou
     assert picture.tag == f"{space}svg" and picture.find(f"{space}style") is not None
     texts = [text.text for text in picture.iter(f"{space}text")]
     assert "rtn" not in texts  # more than twice fp32's perplexity
-    for name in ("kivi", "quarot", "turboquant", LARGE_GROUPS, MIX, LARGE_MIX, "loss-projected", "uniform"):
+    for name in ("kivi", "quarot", "turboquant", LARGE_GROUPS, MIX, LARGE_MIX, CENTRED_MIX, "loss-projected", "uniform"):
         assert name in texts
     tooltips = [title.text for title in picture.iter(f"{space}title")]
     assert sum(MIX + "," in text for text in tooltips) == len(BUDGETS)

@@ -207,6 +207,7 @@ def _stored_form(bit_map: bit_map_pb2.BitMap | None) -> str:
         quantizer_index=bit_map.quantizer_index,
         width=bit_map.width,
         cache=bit_map.cache,
+        means=bit_map.means,
     )
     return hashlib.sha256(form.SerializeToString(deterministic=True)).hexdigest()
 
