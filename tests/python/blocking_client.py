@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import threading
 from typing import Any
@@ -12,14 +13,26 @@ from ratequant import AsyncClient
 TIMEOUT = 120
 
 
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The one loop of this process: grpc.aio takes no second one well."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+
+
+def _wait(awaitable: Any) -> Any:
+    async def waited() -> Any:
+        return await awaitable
+
+    return asyncio.run_coroutine_threadsafe(waited(), _loop()).result(TIMEOUT)
+
+
 class BlockingClient:
-    """An AsyncClient on a loop in a thread of its own; its methods wait for their results."""
+    """An AsyncClient whose methods wait for their results, on a loop in a thread of its own."""
 
     def __init__(self, *args: Any, **options: Any):
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self._client = self._wait(self._make(*args, **options))
+        self._client = _wait(self._make(*args, **options))
 
     @staticmethod
     async def _make(*args: Any, **options: Any) -> AsyncClient:
@@ -29,10 +42,7 @@ class BlockingClient:
         return self
 
     def __exit__(self, *exc) -> None:
-        self._wait(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        _wait(self._client.close())
 
     def calibrate_stream(self, model: str, chunks: Any, **options: Any) -> Any:
         async def asynchronous() -> Any:
@@ -47,7 +57,7 @@ class BlockingClient:
         def call(*args: Any, **options: Any) -> Any:
             result = method(*args, **options)
             if inspect.iscoroutine(result):
-                return self._wait(result)
+                return _wait(result)
             return self._iterate(result) if hasattr(result, "__anext__") else result
 
         return call
@@ -56,14 +66,8 @@ class BlockingClient:
         try:
             while True:
                 try:
-                    yield self._wait(anext(items))
+                    yield _wait(anext(items))
                 except StopAsyncIteration:
                     return
         finally:
-            self._wait(items.aclose())
-
-    def _wait(self, awaitable: Any) -> Any:
-        async def waited() -> Any:
-            return await awaitable
-
-        return asyncio.run_coroutine_threadsafe(waited(), self._loop).result(TIMEOUT)
+            _wait(items.aclose())
