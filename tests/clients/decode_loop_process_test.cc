@@ -84,7 +84,9 @@ class DecodeLoopProcessTest : public ::testing::Test {
   // Stores a calibration of the capture's model; the etag of the map that is
   // the engines' answer then.
   std::string Publish(const std::string& endpoint, uint32_t seed) {
-    client::Client client({.allocator_endpoint = endpoint});
+    client::ConnectionOptions options;
+    options.allocator_endpoint = endpoint;
+    client::Client client(options);
     const auto stored = client.CreateCalibration(
         "toy",
         MakeCalibration({.layers = 2,
