@@ -29,23 +29,27 @@ class CpuSweepBackend final : public SweepBackend {
         block_sweep_(MakeBlockSweep(options)),
         pool_(options.threads),
         sums_(SweepGroupIndex(options, options.layers, 0, Tensor::kKey) *
-              size_) {}
+              size_),
+        squares_(sums_.size()) {}
 
   absl::StatusOr<SweepAdded> Add(const SweepInput& input) override;
-  absl::StatusOr<std::vector<double>> Sums() const override { return sums_; }
+  absl::StatusOr<std::vector<double>> Sums() const override;
 
  private:
   std::vector<SweepBlock> SplitIntoBlocks(const SweepInput& input) const;
   BadSweepElement FirstBad(size_t block_index, int tokens,
                            const SweepBlock& block,
                            const BlockCheck& check) const;
+  void AddToGroups(const SweepInput& input,
+                   const std::vector<double>& block_sums);
 
   const DistortionSweep::Options options_;
   const int block_tokens_;
   const size_t size_;
   const std::unique_ptr<BlockSweep> block_sweep_;
   WorkerPool pool_;
-  std::vector<double> sums_;  // [num_groups][size_]
+  std::vector<double> sums_;     // [num_groups][size_]
+  std::vector<double> squares_;  // the same, of what each Add added
 };
 
 std::vector<SweepBlock> CpuSweepBackend::SplitIntoBlocks(
@@ -102,15 +106,31 @@ absl::StatusOr<SweepAdded> CpuSweepBackend::Add(const SweepInput& input) {
     block_sweep_->Run(blocks[i], absl::MakeSpan(&sums[i * size_], size_));
   });
 
-  // Always in the order of the blocks, whatever thread measured them.
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    const int head = static_cast<int>(i / (input.tokens / block_tokens_));
-    double* const group =
-        &sums_[SweepGroupIndex(options_, input.layer, head, input.tensor) *
-               size_];
-    for (size_t k = 0; k < size_; ++k) group[k] += sums[i * size_ + k];
-  }
+  AddToGroups(input, sums);
   return added;
+}
+
+// Always in the order of the blocks, whatever thread measured them.
+void CpuSweepBackend::AddToGroups(const SweepInput& input,
+                                  const std::vector<double>& block_sums) {
+  const size_t blocks_per_head = input.tokens / block_tokens_;
+  for (int head = 0; head < options_.kv_heads; ++head) {
+    const size_t group =
+        SweepGroupIndex(options_, input.layer, head, input.tensor) * size_;
+    const double* const first = &block_sums[head * blocks_per_head * size_];
+    for (size_t k = 0; k < size_; ++k) {
+      double sum = 0;
+      for (size_t i = 0; i < blocks_per_head; ++i) sum += first[i * size_ + k];
+      sums_[group + k] += sum;
+      squares_[group + k] += sum * sum;
+    }
+  }
+}
+
+absl::StatusOr<std::vector<double>> CpuSweepBackend::Sums() const {
+  std::vector<double> all = sums_;
+  all.insert(all.end(), squares_.begin(), squares_.end());
+  return all;
 }
 
 }  // namespace

@@ -124,11 +124,14 @@ class Sweep final : public DistortionSweep {
   // What was added for one tensor of one layer.
   struct Progress {
     int64_t tokens = 0;
+    int sequences = 0;
+    int sequence_tokens = 0;  // of each; 0 when they differ
     bool has_nonzero = false;
   };
 
   absl::Status CheckCall(const SweepInput& input) const;
   absl::Status CheckComplete() const;
+  double SampleCount() const;
 
   size_t TensorIndex(int layer, Tensor tensor) const {
     return static_cast<size_t>(layer) * 2 + (tensor == Tensor::kValue ? 1 : 0);
@@ -193,6 +196,8 @@ absl::Status Sweep::Add(int layer, Tensor tensor, int tokens,
     return BadElementError(layer, tensor, *added->bad);
   }
   Progress& progress = tensors_[TensorIndex(layer, tensor)];
+  if (progress.sequences++ == 0) progress.sequence_tokens = tokens;
+  if (progress.sequence_tokens != tokens) progress.sequence_tokens = 0;
   progress.tokens += tokens - options_.sink_tokens;
   progress.has_nonzero |= added->has_nonzero;
   return absl::OkStatus();
@@ -222,6 +227,14 @@ absl::Status Sweep::CheckComplete() const {
   return absl::OkStatus();
 }
 
+// Sequences that are samples of equal weight in every group; 0: they aren't.
+double Sweep::SampleCount() const {
+  for (const Progress& progress : tensors_) {
+    if (progress.sequence_tokens == 0) return 0;
+  }
+  return tensors_[0].sequences;
+}
+
 absl::StatusOr<DistortionTables> Sweep::Finish() const {
   const absl::Status status = CheckComplete();
   if (!status.ok()) return status;
@@ -230,19 +243,28 @@ absl::StatusOr<DistortionTables> Sweep::Finish() const {
   const SweepSums layout = SweepSumsOf(options_);
   const double tokens = static_cast<double>(tensors_[0].tokens);
   const double elements = tokens * options_.head_dim;
+  const double sequences = SampleCount();
+  const size_t all = sums->size() / 2;  // squares lie behind
   DistortionTables result;
-  for (size_t at = 0; at < sums->size(); at += layout.Size()) {
+  for (size_t at = 0; at < all; at += layout.Size()) {
     result.g2.push_back((*sums)[at] / elements);
     result.x2.push_back((*sums)[at + 1] / elements);
   }
   for (int q = 0; q < layout.num_quantizers; ++q) {
-    DistortionTable table{options_.quantizers[q], options_.widths, {}, {}, {}};
-    for (size_t at = 0; at < sums->size(); at += layout.Size()) {
+    DistortionTable table;
+    table.quantizer = options_.quantizers[q];
+    table.widths = options_.widths;
+    for (size_t at = 0; at < all; at += layout.Size()) {
       for (int w = 0; w < layout.num_widths; ++w) {
         const double* pair = &(*sums)[at + layout.PairOffset(q, w)];
         table.mse.push_back(pair[0] / elements);
         table.c1.push_back(pair[1] / tokens);
         table.c2.push_back(pair[2] / tokens);
+        if (sequences < 2) continue;
+        const double spread = pair[all + 2] - pair[2] * pair[2] / sequences;
+        table.c2_standard_error.push_back(
+            std::sqrt(std::max(0.0, spread) * sequences / (sequences - 1)) /
+            tokens);
       }
     }
     result.tables.push_back(std::move(table));

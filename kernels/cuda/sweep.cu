@@ -11,9 +11,11 @@ namespace {
 
 constexpr int kAddThreads = 128;
 
-// Adds the blocks of head blockIdx.x to its sums, in order.
+// Adds the blocks of head blockIdx.x to its sums, in order, and the square of
+// what that adds to its squares.
 __global__ void AddPartialsKernel(const double* partials, int blocks_per_head,
-                                  int size, double* sums, int64_t sums_stride,
+                                  int size, double* sums, double* squares,
+                                  int64_t sums_stride,
                                   const SweepReport* report) {
   if (report->fault != kNoFault) return;
   const double* const mine =
@@ -23,7 +25,9 @@ __global__ void AddPartialsKernel(const double* partials, int blocks_per_head,
     for (int block = 0; block < blocks_per_head; ++block) {
       sum += mine[static_cast<int64_t>(block) * size + k];
     }
-    sums[blockIdx.x * sums_stride + k] += sum;
+    const int64_t at = blockIdx.x * sums_stride + k;
+    sums[at] += sum;
+    if (squares != nullptr) squares[at] += sum * sum;
   }
 }
 
@@ -140,11 +144,12 @@ Status LaunchSweep(const SweepLaunch& launch, cudaStream_t stream) {
                                  shared_limit, stream);
       });
   if (!started.ok()) return started;
-  return Launch(
-      "launching AddPartialsKernel", &AddPartialsKernel, dim3(launch.heads),
-      dim3(kAddThreads), 0, stream, static_cast<const double*>(launch.partials),
-      batch.blocks_per_head, static_cast<int>(batch.layout.Size()), launch.sums,
-      launch.sums_stride, static_cast<const SweepReport*>(launch.report));
+  return Launch("launching AddPartialsKernel", &AddPartialsKernel,
+                dim3(launch.heads), dim3(kAddThreads), 0, stream,
+                static_cast<const double*>(launch.partials),
+                batch.blocks_per_head, static_cast<int>(batch.layout.Size()),
+                launch.sums, launch.squares, launch.sums_stride,
+                static_cast<const SweepReport*>(launch.report));
 }
 
 }  // namespace ratequant::kv::cuda

@@ -37,6 +37,8 @@ struct SweepLaunch {
   double* partials = nullptr;  // [heads * tokens / block_tokens][sums().Size()]
   double* sums = nullptr;      // [heads], device; sums().Size() each
   int64_t sums_stride = 0;     // doubles from a head to the next
+  // Laid out as sums: gets the squares of what is added to them. May be null.
+  double* squares = nullptr;
   SweepReport* report = nullptr;  // device
 };
 

@@ -64,7 +64,7 @@ class CudaSweepBackend final : public SweepBackend {
   const int block_tokens_;
   const size_t size_;  // doubles of a group
   cuda::SweepTable table_;
-  DeviceBuffer<double> sums_;  // [num_groups][size_]
+  DeviceBuffer<double> sums_;  // [2 (sums, squares)][num_groups][size_]
   DeviceBuffer<double> partials_;
   DeviceBuffer<char> values_;
   DeviceBuffer<char> gradients_;
@@ -79,10 +79,10 @@ cuda::Status CudaSweepBackend::Init() {
                                       options_.widths, nullptr, &table_);
   }
   if (status.ok()) status = report_.Allocate(1);
-  if (status.ok()) status = sums_.Allocate(NumSums());
+  if (status.ok()) status = sums_.Allocate(2 * NumSums());
   if (!status.ok()) return status;
   return cuda::StatusOfCuda(
-      cudaMemsetAsync(sums_.data(), 0, NumSums() * sizeof(double), nullptr),
+      cudaMemsetAsync(sums_.data(), 0, 2 * NumSums() * sizeof(double), nullptr),
       "clearing the sums");
 }
 
@@ -141,6 +141,7 @@ cuda::Status CudaSweepBackend::Measure(const SweepInput& input,
   launch.partials = partials_.data();
   launch.sums = sums_.data() +
                 SweepGroupIndex(options_, input.layer, 0, input.tensor) * size_;
+  launch.squares = launch.sums + NumSums();
   launch.sums_stride = static_cast<int64_t>(2 * size_);  // K and V take turns
   launch.report = report_.data();
   status = cuda::LaunchSweep(launch, nullptr);
@@ -191,7 +192,7 @@ absl::StatusOr<SweepAdded> CudaSweepBackend::Add(const SweepInput& input) {
 }
 
 absl::StatusOr<std::vector<double>> CudaSweepBackend::Sums() const {
-  std::vector<double> sums(NumSums());
+  std::vector<double> sums(2 * NumSums());
   cuda::Status status = cuda::StatusOfCuda(
       cudaSetDevice(options_.device.ordinal), "cudaSetDevice");
   if (status.ok()) status = sums_.CopyTo(sums.data(), nullptr);

@@ -46,7 +46,8 @@ class SweepBackend {
 
   virtual absl::StatusOr<SweepAdded> Add(const SweepInput& input) = 0;
 
-  // [num_groups][SweepSums::Size], over everything added.
+  // [num_groups][SweepSums::Size], over everything added; then, laid out the
+  // same, the squares of what each Add alone would have given, summed.
   virtual absl::StatusOr<std::vector<double>> Sums() const = 0;
 };
 

@@ -26,12 +26,18 @@ DistortionTables BruteForce(const DistortionSweep::Options& options,
   result.g2.resize(groups);
   result.x2.resize(groups);
   for (const QuantizerSpec& spec : options.quantizers) {
-    DistortionTable table{spec, {1, 2, 3, 4, 5, 6, 7, 8}, {}, {}, {}};
+    DistortionTable table;
+    table.quantizer = spec;
+    table.widths = {1, 2, 3, 4, 5, 6, 7, 8};
     table.mse.resize(groups * 8);
     table.c1.resize(groups * 8);
     table.c2.resize(groups * 8);
+    table.c2_standard_error.resize(groups * 8);
     result.tables.push_back(table);
   }
+  // Of each table's entries, the mean of c2 in each sequence.
+  std::vector<std::vector<std::vector<double>>> means(
+      result.tables.size(), std::vector<std::vector<double>>(groups * 8));
   double tokens = 0;
   for (const Capture& c : captures) {
     if (c.layer == 0 && c.tensor == Tensor::kKey) {
@@ -58,6 +64,9 @@ DistortionTables BruteForce(const DistortionSweep::Options& options,
           std::vector<uint8_t> page((*codec)->layout().section_bytes);
           std::vector<float> decoded(32 * dim);
           const size_t entry = group * 8 + width - 1;
+          std::vector<double>& entry_means =
+              means[&table - result.tables.data()][entry];
+          entry_means.push_back(0);
           for (int first = 0; first < c.tokens; first += 32) {
             const int skip = std::clamp(options.sink_tokens - first, 0, 32);
             EXPECT_TRUE((*codec)
@@ -78,10 +87,24 @@ DistortionTables BruteForce(const DistortionSweep::Options& options,
                 projection += ye;
               }
               table.c2[entry] += projection * projection / tokens;
+              entry_means.back() +=
+                  projection * projection / (c.tokens - options.sink_tokens);
             }
           }
         }
       }
+    }
+  }
+  for (size_t t = 0; t < means.size(); ++t) {
+    for (size_t entry = 0; entry < means[t].size(); ++entry) {
+      const std::vector<double>& samples = means[t][entry];
+      const double n = static_cast<double>(samples.size());
+      double variance = 0;
+      for (double sample : samples) {
+        const double off = sample - result.tables[t].c2[entry];
+        variance += off * off / (n - 1);
+      }
+      result.tables[t].c2_standard_error[entry] = std::sqrt(variance / n);
     }
   }
   return result;
@@ -92,7 +115,7 @@ class SweepTest : public testing::TestWithParam<std::tuple<int, DType>> {};
 TEST_P(SweepTest, EqualsRoundTripsThroughTheCodec) {
   const auto [dim, dtype] = GetParam();
   const DistortionSweep::Options options = MakeSweepOptions(dim, kSimd, 2);
-  const std::vector<Capture> captures = MakeCaptures(options, 2, 64, dtype);
+  const std::vector<Capture> captures = MakeCaptures(options, 3, 64, dtype);
   const DistortionTables expected = BruteForce(options, captures);
   ExpectWithinBounds(Sweep(options, captures, dtype), expected, dim);
   ExpectTablesNear(Sweep(MakeSweepOptions(dim, kReference), captures, dtype),
@@ -143,6 +166,22 @@ TEST(SweepThreads, DoNotChangeABit) {
     ExpectSameTables(
         Sweep(MakeSweepOptions(64, target, 3), captures, DType::kFloat32),
         Sweep(MakeSweepOptions(64, target, 1), captures, DType::kFloat32));
+  }
+}
+
+TEST(SweepStandardErrors, NeedSequencesOfOneLength) {
+  const DistortionSweep::Options options = MakeSweepOptions(64, kSimd);
+  std::vector<Capture> captures = MakeCaptures(options, 1, 64, DType::kFloat32);
+  for (const DistortionTable& table :
+       Sweep(options, captures, DType::kFloat32).tables) {
+    EXPECT_TRUE(table.c2_standard_error.empty());
+  }
+  const std::vector<Capture> longer =
+      MakeCaptures(options, 1, 96, DType::kFloat32);
+  captures.insert(captures.end(), longer.begin(), longer.end());
+  for (const DistortionTable& table :
+       Sweep(options, captures, DType::kFloat32).tables) {
+    EXPECT_TRUE(table.c2_standard_error.empty());
   }
 }
 

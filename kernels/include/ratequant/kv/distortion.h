@@ -23,6 +23,11 @@ struct DistortionTable {
   std::vector<double> mse;  // mean over tokens and channels of e^2
   std::vector<double> c1;   // mean over tokens of sum over channels of (y e)^2
   std::vector<double> c2;   // mean over tokens of (sum over channels of y e)^2
+  // Standard error of c2 as a mean. Tokens of one sequence are correlated, so
+  // it comes from the spread of the sequences' means, each an independent
+  // sample: their standard deviation (n - 1) over the square root of their
+  // number. Empty when there is only one sequence, or they differ in length.
+  std::vector<double> c2_standard_error;
 };
 
 // Everything a calibration measures (method: "Distortion, weights, curves";
@@ -64,7 +69,7 @@ class DistortionSweep {
 
   virtual ~DistortionSweep() = default;
 
-  // Adds one layer of one sequence. `values` and `gradients` are
+  // Adds one layer of one whole sequence. `values` and `gradients` are
   // [kv_heads, tokens, head_dim], dense, of `dtype`; token 0 is the first of
   // the sequence. On CUDA they may be in host memory, which is copied, or on
   // the device, written by work that is done or that the default stream waits
