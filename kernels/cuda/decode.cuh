@@ -69,7 +69,6 @@ template <class Lanes, DType kType>
 __device__ void DecodeTile<Lanes, kType>::DecodeRows(int begin, int end) const {
   const bool rotated = format_.kind == CodeKind::kRotatedRow ||
                        format_.kind == CodeKind::kCodebookRow;
-  const SignBits<Lanes> signs = SignBits<Lanes>::Of(format_.seed);
   for (int base = begin + Lanes::Warp() * Lanes::kRowsPerWarp; base < end;
        base += kSectionWarps * Lanes::kRowsPerWarp) {
     const int row = base + Lanes::RowSlot();
@@ -85,7 +84,11 @@ __device__ void DecodeTile<Lanes, kType>::DecodeRows(int begin, int end) const {
 #pragma unroll
       for (int i = 0; i < kOctet; ++i) values[octet][i] = 0.0f;
     }
-    if (rotated) RotateRowsBack<Lanes>(signs, values);
+    // Signs made ahead of the loop stop ptxas 13.0 for sm_120 ("register
+    // allocation failed").
+    if (rotated) {
+      RotateRowsBack<Lanes>(SignBits<Lanes>::Of(format_.seed), values);
+    }
 #pragma unroll
     for (int octet = 0; octet < Lanes::kOctets; ++octet) {
       if (!exists || !HasChannel(octet)) continue;
