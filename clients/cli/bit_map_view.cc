@@ -255,6 +255,31 @@ std::string Comparison(double value, double base) {
   return "no more";
 }
 
+std::string RenderNoise(const v1::BitMap& map, const TextStyle& style) {
+  const int heads = static_cast<int>(map.geometry().kv_heads());
+  if (map.within_noise().empty() || map.within_noise_size() % heads != 0) {
+    return "Noise isn't known: the calibration has no standard errors, or the "
+           "map isn't an allocated\nloss-projected one.\n";
+  }
+  Table rows({{"LAYER", Align::kRight}, {"K HEADS"}, {"V HEADS"}});
+  int count = 0;
+  for (int first = 0; first < map.within_noise_size(); first += 2 * heads) {
+    std::vector<std::string> open[2];
+    for (int i = 0; i < 2 * heads; ++i) {
+      if (map.within_noise(first + i))
+        open[i % 2].push_back(absl::StrCat(i / 2));
+    }
+    if (open[0].empty() && open[1].empty()) continue;
+    count += static_cast<int>(open[0].size() + open[1].size());
+    rows.AddRow({absl::StrCat(first / 2 / heads), absl::StrJoin(open[0], " "),
+                 absl::StrJoin(open[1], " ")});
+  }
+  return absl::StrCat(
+      "Within noise: one standard error of its table would change ", count,
+      " of ", map.within_noise_size(), " groups\n",
+      count == 0 ? "" : rows.Render(style));
+}
+
 absl::StatusOr<std::string> RenderBitMap(
     const v1::BitMap& map, const TextStyle& style,
     std::optional<double> uniform_bytes_per_token) {

@@ -33,6 +33,10 @@ absl::StatusOr<std::string> RenderBitMap(
     const v1::BitMap& map, const TextStyle& style,
     std::optional<double> uniform_bytes_per_token = std::nullopt);
 
+// Which heads' choices are within the tables' noise (BitMap.within_noise), by
+// layer; a line that says so when the map doesn't know.
+std::string RenderNoise(const v1::BitMap& map, const TextStyle& style);
+
 }  // namespace ratequant::cli
 
 #endif  // RATEQUANT_CLIENTS_CLI_BIT_MAP_VIEW_H_

@@ -15,6 +15,7 @@ namespace {
 struct BitMapFlags {
   BitMapOptions options;
   bool continuous = false;
+  bool show_noise = false;
 };
 
 // What the uniform map costs under a budget of loss; nullopt under others, and
@@ -48,7 +49,12 @@ absl::Status GetBitMap(const BitMapFlags& flags, Session& session) {
   auto text = RenderBitMap(response->bit_map(), session.terminal().out_style,
                            UniformCost(request, session));
   if (!text.ok()) return text.status();
-  session.Print(absl::StrCat(*text, RenderEvidence(*response)));
+  const std::string noise =
+      flags.show_noise
+          ? absl::StrCat("\n", RenderNoise(response->bit_map(),
+                                           session.terminal().out_style))
+          : "";
+  session.Print(absl::StrCat(*text, RenderEvidence(*response), noise));
   return absl::OkStatus();
 }
 
@@ -67,6 +73,8 @@ void AddBitMapCommand(CLI::App& app, Session& session) {
   AddBitMapOptions(*get, &flags->options);
   get->add_flag("--continuous", flags->continuous,
                 "Also solve for real-valued widths (one quantizer; in --json)");
+  get->add_flag("--show-noise", flags->show_noise,
+                "Also name the heads whose choice is within the tables' noise");
   SetHelp(*get,
           {.details =
                "--json prints the whole BitMap message, or {\"unchanged\": "

@@ -1,5 +1,6 @@
 #include "clients/cli/calibration_view.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -36,6 +37,12 @@ std::string CaptureText(const v1::CaptureInfo& capture) {
   return text;
 }
 
+std::string SweepText(const v1::CaptureInfo& capture) {
+  if (capture.sweep_device().empty()) return "";
+  return absl::StrCat("on ", capture.sweep_device(), " by ",
+                      absl::StrJoin(capture.sweep_software(), ", "));
+}
+
 std::string PageText(const v1::Calibration& calibration) {
   if (calibration.tables().empty()) return "";
   return absl::StrCat(calibration.tables(0).page_tokens(), " tokens");
@@ -58,6 +65,21 @@ std::map<uint32_t, double> LossByWidth(const v1::DistortionTable& table) {
   return loss;
 }
 
+// Median over all entries of the standard error of c2, as a part of it; "-"
+// without standard errors.
+std::string NoiseText(const v1::DistortionTable& table) {
+  std::vector<double> parts;
+  for (int i = 0; i < table.c2_standard_error_size(); ++i) {
+    if (i < table.c2_size() && table.c2(i) > 0) {
+      parts.push_back(table.c2_standard_error(i) / table.c2(i));
+    }
+  }
+  if (parts.empty()) return "-";
+  const auto middle = parts.begin() + static_cast<int>(parts.size() / 2);
+  std::nth_element(parts.begin(), middle, parts.end());
+  return FormatPercent(*middle);
+}
+
 std::string RenderLoss(const v1::Calibration& calibration,
                        const TextStyle& style) {
   std::set<uint32_t> widths;
@@ -68,6 +90,7 @@ std::string RenderLoss(const v1::Calibration& calibration,
   for (uint32_t width : widths) {
     columns.push_back({absl::StrCat(width, " bit"), Align::kRight});
   }
+  columns.push_back({"NOISE", Align::kRight});
   Table rows(columns);
   for (const auto& table : calibration.tables()) {
     std::map<uint32_t, double> loss = LossByWidth(table);
@@ -77,6 +100,7 @@ std::string RenderLoss(const v1::Calibration& calibration,
       row.push_back(found == loss.end() ? "-"
                                         : FormatSignificant(found->second, 3));
     }
+    row.push_back(NoiseText(table));
     rows.AddRow(row);
   }
   return rows.Render(style);
@@ -103,6 +127,59 @@ std::string RenderFits(const v1::Calibration& calibration,
     std::string quantizer = client::QuantizerText(table.quantizer());
     AddFit(quantizer, "K", table.key_fit(), rows);
     AddFit(quantizer, "V", table.value_fit(), rows);
+  }
+  return rows.Render(style);
+}
+
+// Group fits whose beta was replaced.
+int ReplacedFits(const v1::DistortionTable& table, int tensor) {
+  int count = 0;
+  for (int g = tensor; g < table.group_fits_size(); g += 2) {
+    count += table.group_fits(g).beta_replaced() ? 1 : 0;
+  }
+  return count;
+}
+
+// Lowest R^2 of the groups' own fits.
+double LowestR2(const v1::DistortionTable& table, int tensor) {
+  double lowest = 1;
+  for (int g = tensor; g < table.group_fits_size(); g += 2) {
+    lowest = std::min(lowest, table.group_fits(g).r2());
+  }
+  return lowest;
+}
+
+// What Theorem 3 says allocation gains, and how well each head fits its curve.
+std::string RenderGains(const v1::Calibration& calibration,
+                        const TextStyle& style) {
+  std::vector<Table::Column> columns = {{"QUANTIZER"},
+                                        {"TENSOR"},
+                                        {"LEAST R2", Align::kRight},
+                                        {"FALLBACKS", Align::kRight},
+                                        {"AM/GM", Align::kRight}};
+  for (const v1::BudgetGain& budget :
+       calibration.tables(0).key_gain().budgets()) {
+    columns.push_back(
+        {absl::StrCat(budget.code_bits(), " bit"), Align::kRight});
+  }
+  Table rows(columns);
+  for (const v1::DistortionTable& table : calibration.tables()) {
+    for (int tensor : {0, 1}) {
+      const v1::GainPrediction& gain =
+          tensor == 0 ? table.key_gain() : table.value_gain();
+      std::vector<std::string> row = {client::QuantizerText(table.quantizer()),
+                                      tensor == 0 ? "K" : "V",
+                                      FormatFixed(LowestR2(table, tensor), 4),
+                                      absl::StrCat(ReplacedFits(table, tensor)),
+                                      FormatSignificant(gain.am_gm(), 3)};
+      for (size_t i = row.size(); i < columns.size(); ++i) {
+        const int budget = static_cast<int>(i) - 5;
+        row.push_back(budget < gain.budgets_size()
+                          ? FormatSignificant(gain.budgets(budget).gain(), 3)
+                          : "-");
+      }
+      rows.AddRow(row);
+    }
   }
   return rows.Render(style);
 }
@@ -178,17 +255,24 @@ std::string RenderCalibration(const v1::Calibration& calibration,
                    {"means", capture.means_subtracted() ? "subtracted" : ""},
                    {"loss", NllText(capture.mean_nll())},
                    {"model digest", capture.model_digest()},
+                   {"tokenizer digest", capture.tokenizer_digest()},
+                   {"token digest", capture.token_digest()},
                    {"software", absl::StrJoin(capture.software(), ", ")},
+                   {"measured", SweepText(capture)},
                    {"warnings", absl::StrJoin(calibration.warnings(), "\n")}},
                   style);
   if (calibration.tables().empty()) return text;
   absl::StrAppend(
       &text,
       "\nPredicted loss increase with every group at one width, nats per "
-      "token\n",
+      "token; NOISE is the median\nstandard error of an entry\n",
       RenderLoss(calibration, style),
       "\nFits of the mean squared error, alpha * beta^-bits over 2 to 6 bits\n",
-      RenderFits(calibration, style));
+      RenderFits(calibration, style),
+      "\nThe heads' own fits, and how many times less weighted error "
+      "allocation makes than\nuniform widths at the same code bits, by the "
+      "paper's Theorem 3\n",
+      RenderGains(calibration, style));
   return text;
 }
 

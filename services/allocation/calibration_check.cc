@@ -130,6 +130,10 @@ class Checker {
     }
     NonNegative("capture.mean_nll", c.mean_nll());
     CheckStrings("capture.software", c.software());
+    if (c.sweep_device().size() > kMaxStringBytes) {
+      Add("capture.sweep_device", "is longer than ", kMaxStringBytes, " bytes");
+    }
+    CheckStrings("capture.sweep_software", c.sweep_software());
   }
 
   template <typename Strings>
@@ -234,6 +238,12 @@ class Checker {
     Array(field + ".mse", table.mse(), groups * kWidths);
     Array(field + ".c1", table.c1(), groups * kWidths);
     Array(field + ".c2", table.c2(), groups * kWidths);
+    if (!table.c2_standard_error().empty()) {
+      Array(field + ".c2_standard_error", table.c2_standard_error(),
+            groups * kWidths);
+    }
+    Gain(field + ".key_gain", table.key_gain());
+    Gain(field + ".value_gain", table.value_gain());
     Fit(field + ".key_fit", table.key_fit());
     Fit(field + ".value_fit", table.value_fit());
     if (table.group_fits_size() != groups) {
@@ -265,6 +275,20 @@ class Checker {
       Add(field + ".r2", "is ", fit.r2(), "; must be finite and at most 1");
     }
     NonNegative(field + ".max_residual", fit.max_residual());
+  }
+
+  void Gain(const std::string& field, const v1::GainPrediction& gain) {
+    NonNegative(field + ".am_gm", gain.am_gm());
+    if (gain.budgets_size() > kMaxStrings) {
+      Add(field + ".budgets", "has ", gain.budgets_size(), " entries; at most ",
+          kMaxStrings);
+      return;
+    }
+    for (int i = 0; i < gain.budgets_size(); ++i) {
+      const std::string at = absl::StrCat(field, ".budgets[", i, "]");
+      NonNegative(at + ".code_bits", gain.budgets(i).code_bits());
+      NonNegative(at + ".gain", gain.budgets(i).gain());
+    }
   }
 
   void CheckPages(const std::string& field, const v1::DistortionTable& table) {

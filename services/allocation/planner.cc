@@ -17,6 +17,7 @@
 #include "services/allocation/continuous.h"
 #include "services/allocation/group_widths.h"
 #include "services/allocation/limit.h"
+#include "services/allocation/noise.h"
 #include "services/allocation/objective.h"
 #include "services/allocation/solver/few_formats.h"
 #include "services/allocation/solver/knapsack.h"
@@ -290,6 +291,7 @@ class Planner {
         BaselineValue(Baseline::kKCeilVFloor));
     out.set_budget_left(std::max(0.0, BudgetValue(query_.budget) - Spent(map)));
     SetContinuous(map, &out);
+    SetWithinNoise(map, &out);
     out.set_format_version(calibration_.tables(0).format_version());
     *out.mutable_means() = calibration_.means();
     if (gap_ > 0) out.set_optimality_gap(gap_ / minimised_);
@@ -371,6 +373,22 @@ class Planner {
          ContinuousWidths(objective_, query_.tables[0], groups_, bounds_[0],
                           average, query_.policy.separate_key_value())) {
       out->add_continuous_width(width);
+    }
+  }
+
+  // Where each group's choice is its own, and E is what has an error.
+  void SetWithinNoise(const Assignment& map, v1::BitMap* out) const {
+    const v1::Policy& policy = query_.policy;
+    if (policy.objective() != v1::Policy::LOSS_PROJECTED ||
+        policy.strategy() != v1::Policy::ALLOCATED ||
+        policy.separate_key_value() || policy.max_formats_per_layer() != 0) {
+      return;
+    }
+    const Cost cost = limit_.measure == Measure::kCodeBits ? Cost::kCodeBits
+                                                           : Cost::kPageBytes;
+    for (bool open :
+         GroupsWithinNoise(calibration_, choices_, map.column, cost)) {
+      out->add_within_noise(open);
     }
   }
 

@@ -1,12 +1,15 @@
 #include "services/calibration/calibration_builder.h"
 
+#include <algorithm>
 #include <cstddef>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "ratequant/kv/codec.h"
 #include "services/calibration/curve_fit.h"
+#include "services/calibration/gain_prediction.h"
 #include "services/common/canonical.h"
 #include "services/common/resource_names.h"
 
@@ -14,6 +17,9 @@ namespace ratequant::calibration {
 namespace {
 
 constexpr int kMaxWarnings = 64;
+constexpr int kOutlierFactor = 10;
+// Average code bits that gains are predicted for.
+constexpr double kPredictedBudgets[] = {2, 2.5, 3, 3.5, 4, 5};
 
 void SetFit(const CurveFit& fit, v1::CurveFit* out) {
   out->set_alpha(fit.alpha);
@@ -37,6 +43,21 @@ void AddFits(const kv::DistortionTable& table,
   }
 }
 
+// Of one tensor (0: K, 1: V), from its groups' weights and fitted beta.
+void SetGain(const kv::DistortionTables& tables, int head_dim, size_t tensor,
+             double beta, v1::GainPrediction* out) {
+  std::vector<double> weights;
+  for (size_t g = tensor; g < tables.g2.size(); g += 2) {
+    weights.push_back(head_dim * tables.g2[g]);
+  }
+  out->set_am_gm(ArithmeticOverGeometricMean(weights));
+  for (double bits : kPredictedBudgets) {
+    v1::BudgetGain* budget = out->add_budgets();
+    budget->set_code_bits(bits);
+    budget->set_gain(PredictGain(weights, beta, bits));
+  }
+}
+
 absl::Status AddPageBytes(const kv::DistortionTable& table, int head_dim,
                           int page_tokens, v1::DistortionTable* out) {
   out->set_page_tokens(static_cast<uint32_t>(page_tokens));
@@ -54,7 +75,8 @@ absl::Status AddPageBytes(const kv::DistortionTable& table, int head_dim,
   return absl::OkStatus();
 }
 
-absl::Status AddTable(const kv::DistortionTable& table,
+absl::Status AddTable(const kv::DistortionTables& tables,
+                      const kv::DistortionTable& table,
                       const v1::ModelGeometry& geometry, uint32_t page_tokens,
                       v1::Calibration* calibration) {
   v1::DistortionTable* out = calibration->add_tables();
@@ -63,9 +85,14 @@ absl::Status AddTable(const kv::DistortionTable& table,
   out->mutable_mse()->Assign(table.mse.begin(), table.mse.end());
   out->mutable_c1()->Assign(table.c1.begin(), table.c1.end());
   out->mutable_c2()->Assign(table.c2.begin(), table.c2.end());
+  out->mutable_c2_standard_error()->Assign(table.c2_standard_error.begin(),
+                                           table.c2_standard_error.end());
   AddFits(table, geometry, out, calibration);
-  return AddPageBytes(table, static_cast<int>(geometry.head_dim()),
-                      static_cast<int>(page_tokens), out);
+  const int head_dim = static_cast<int>(geometry.head_dim());
+  SetGain(tables, head_dim, 0, out->key_fit().beta(), out->mutable_key_gain());
+  SetGain(tables, head_dim, 1, out->value_fit().beta(),
+          out->mutable_value_gain());
+  return AddPageBytes(table, head_dim, static_cast<int>(page_tokens), out);
 }
 
 void AddGroups(const kv::DistortionTables& tables, v1::Calibration* out) {
@@ -102,6 +129,49 @@ void WarnNoGradient(const Measurement& measured, v1::Calibration* out) {
       first % 2 == 0 ? "K" : "V"));
 }
 
+// A head whose values are all zero stores nothing that matters.
+void WarnDeadHeads(const Measurement& measured, v1::Calibration* out) {
+  const std::vector<double>& x2 = measured.tables.x2;
+  const size_t count = std::count(x2.begin(), x2.end(), 0.0);
+  if (count == 0) return;
+  const size_t first = std::find(x2.begin(), x2.end(), 0.0) - x2.begin();
+  const size_t heads = measured.geometry.kv_heads();
+  out->add_warnings(absl::StrFormat(
+      "%d of %d groups are dead, all their values zero (first: layer %d, head "
+      "%d, %s).",
+      count, x2.size(), first / 2 / heads, first / 2 % heads,
+      first % 2 == 0 ? "K" : "V"));
+}
+
+// Layers that lose far more than most at one width: what they get decides much
+// of the map, and their share may be this text's alone.
+void WarnOutlierLayers(const Measurement& measured, v1::Calibration* out) {
+  const kv::DistortionTable& table = measured.tables.tables[0];
+  const size_t widths = table.widths.size(), width = (widths - 1) / 2;
+  const size_t heads = measured.geometry.kv_heads();
+  for (size_t tensor : {0, 1}) {
+    std::vector<double> layers(measured.geometry.layers());
+    for (size_t g = tensor; g < measured.tables.g2.size(); g += 2) {
+      layers[g / 2 / heads] += table.c2[g * widths + width];
+    }
+    std::vector<double> sorted = layers;
+    const auto middle = sorted.begin() + sorted.size() / 2;
+    std::nth_element(sorted.begin(), middle, sorted.end());
+    if (*middle <= 0) continue;  // nothing to compare with
+    std::vector<size_t> outliers;
+    for (size_t layer = 0; layer < layers.size(); ++layer) {
+      if (layers[layer] > kOutlierFactor * *middle) outliers.push_back(layer);
+    }
+    if (outliers.empty()) continue;
+    out->add_warnings(absl::StrFormat(
+        "%s of %s %s loses more than %d times the median layer's (%s, %d "
+        "bits).",
+        tensor == 0 ? "K" : "V", outliers.size() == 1 ? "layer" : "layers",
+        absl::StrJoin(outliers, ", "), kOutlierFactor,
+        kv::QuantizerName(table.quantizer), table.widths[width]));
+  }
+}
+
 // The registry takes kMaxWarnings; what is cut is said.
 void LimitWarnings(v1::Calibration* out) {
   const int count = out->warnings_size();
@@ -127,10 +197,12 @@ absl::StatusOr<v1::Calibration> BuildCalibration(const CalibrationPlan& plan,
   }
   WarnFewTokens(plan, &calibration);
   WarnNoGradient(measured, &calibration);
+  WarnDeadHeads(measured, &calibration);
+  WarnOutlierLayers(measured, &calibration);
   AddGroups(measured.tables, &calibration);
   for (const kv::DistortionTable& table : measured.tables.tables) {
-    absl::Status added =
-        AddTable(table, measured.geometry, plan.page_tokens, &calibration);
+    absl::Status added = AddTable(measured.tables, table, measured.geometry,
+                                  plan.page_tokens, &calibration);
     if (!added.ok()) return added;
   }
   LimitWarnings(&calibration);

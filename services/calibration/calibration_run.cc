@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "ratequant/kv/codec.h"
 #include "ratequant/kv/distortion.h"
 #include "services/calibration/calibration_builder.h"
 #include "services/calibration/mean_removal.h"
@@ -109,6 +110,15 @@ bool HasGradient(const std::vector<double>& g2, size_t tensor) {
   return false;
 }
 
+// Nothing that differs between two runs on one device.
+void DescribeSweep(const SweepExecution& execution, v1::CaptureInfo* info) {
+  const bool cuda = execution.device.kind == kv::DeviceKind::kCuda;
+  info->set_sweep_device(cuda ? "cuda" : "cpu");
+  info->clear_sweep_software();
+  info->add_sweep_software(absl::StrCat("ratequant ", RATEQUANT_VERSION));
+  info->add_sweep_software(absl::StrCat("packed format ", kv::kFormatVersion));
+}
+
 absl::StatusOr<kv::DistortionTables> FinishSweep(
     const kv::DistortionSweep& sweep) {
   auto tables = sweep.Finish();
@@ -163,8 +173,10 @@ absl::StatusOr<v1::Calibration> RunCalibration(const CalibrationPlan& plan,
   progress.SetPhase(v1::CalibrateProgress::FITTING);
   auto tables = FinishSweep(**sweep);
   if (!tables.ok()) return tables.status();
+  v1::CaptureInfo info = source.Info();
+  DescribeSweep(execution, &info);
   return BuildCalibration(
-      plan, {shape->geometry, source.Info(), *std::move(tables),
+      plan, {shape->geometry, std::move(info), *std::move(tables),
              means.has_value() ? means->means() : std::vector<float>(),
              choice->warnings});
 }

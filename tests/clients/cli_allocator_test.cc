@@ -202,6 +202,16 @@ TEST_F(AllocatorTest, ACalibrationIsShownByModelIdPrefixAndName) {
               Not(HasSubstr("turboquant")));
 }
 
+TEST_F(AllocatorTest, ACalibrationExplainsItself) {
+  ProcessResult result =
+      Run("calibrations get " + newest_ + " --model org/small");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("on cpu by ratequant 0"), HasSubstr("NOISE"),
+                    HasSubstr("20%"), HasSubstr("AM/GM"), HasSubstr("3.25"),
+                    HasSubstr("2.5 bit"), HasSubstr("1.75")));
+}
+
 TEST_F(AllocatorTest, ACalibrationAsJsonIsAllThatIsStored) {
   Json json = RunJson("calibrations get --model org/small");
   EXPECT_EQ(json["groups"].size(), kGroups);
@@ -236,6 +246,20 @@ TEST_F(AllocatorTest, ABitMapIsShownWithItsCostGainAndPicture) {
   for (absl::string_view line : absl::StrSplit(result.out, '\n')) {
     EXPECT_LE(line.size(), 100u) << line;
   }
+}
+
+TEST_F(AllocatorTest, HeadsWithinNoiseAreNamedOnRequest) {
+  const std::string get =
+      "bitmap get --model org/small --effective-bits 3 --objective ";
+  ProcessResult result = Run(get + "loss-projected --show-noise");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("Within noise: one standard error"),
+                    HasSubstr(absl::StrCat(" of ", kGroups, " groups")),
+                    HasSubstr("K HEADS")));
+  EXPECT_THAT(Run(get + "loss-projected").out, Not(HasSubstr("Within noise")));
+  EXPECT_THAT(Run(get + "measured --show-noise").out,
+              HasSubstr("Noise isn't known"));
 }
 
 TEST_F(AllocatorTest, ABitMapAsJsonIsTheWholeMessage) {

@@ -66,11 +66,19 @@ void FillTable(int layers, int seed, v1::DistortionTable& table) {
       table.add_mse(mse);
       table.add_c1(0.8 * weight * mse);
       table.add_c2(weight * mse);
+      table.add_c2_standard_error(0.2 * weight * mse);
     }
     *table.add_group_fits() = Fit(Alpha(kind), Beta(kind));
   }
   *table.mutable_key_fit() = Fit(Alpha(kind), Beta(kind));
   *table.mutable_value_fit() = Fit(Alpha(kind), Beta(kind));
+  for (v1::GainPrediction* gain :
+       {table.mutable_key_gain(), table.mutable_value_gain()}) {
+    gain->set_am_gm(3.25);
+    v1::BudgetGain& budget = *gain->add_budgets();
+    budget.set_code_bits(2.5);
+    budget.set_gain(1.75);
+  }
   table.set_page_tokens(kPageTokens);
   table.set_format_version(1);
 }
@@ -93,6 +101,8 @@ v1::Calibration SampleCalibration(const std::vector<std::string>& quantizers,
   capture.set_device("cpu");
   capture.set_mean_nll(3.19);
   capture.add_software("sample 1");
+  capture.set_sweep_device("cpu");
+  capture.add_sweep_software("ratequant 0");
   for (int group = 0; group < layers * kHeads * 2; ++group) {
     v1::GroupStatistics& statistics = *calibration.add_groups();
     statistics.set_g2(Sensitivity(group, layers, seed) / kHeadDim);

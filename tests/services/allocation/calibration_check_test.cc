@@ -66,6 +66,19 @@ TEST(CalibrationCheckTest, EveryKindOfDamageIsNamed) {
        [](C* c) { c->mutable_tables(2)->set_c1(17, kNan); }},
       {"tables[2].c2[0]", "is -0.5",
        [](C* c) { c->mutable_tables(2)->set_c2(0, -0.5); }},
+      {"tables[2].c2_standard_error", "has 1 values; the shape needs 128",
+       [](C* c) { c->mutable_tables(2)->add_c2_standard_error(0.5); }},
+      {"tables[0].key_gain.am_gm", "nan",
+       [](C* c) { c->mutable_tables(0)->mutable_key_gain()->set_am_gm(kNan); }},
+      {"tables[3].value_gain.budgets[0].gain", "is -2",
+       [](C* c) {
+         c->mutable_tables(3)->mutable_value_gain()->add_budgets()->set_gain(
+             -2);
+       }},
+      {"capture.sweep_device", "longer than 1024 bytes",
+       [](C* c) {
+         c->mutable_capture()->set_sweep_device(std::string(1025, 'x'));
+       }},
       {"tables[1].quantizer", "already is in tables[0]",
        [](C* c) {
          *c->mutable_tables(1)->mutable_quantizer() = c->tables(0).quantizer();

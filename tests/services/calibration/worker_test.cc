@@ -67,7 +67,16 @@ TEST_F(WorkerTest, CalibratesAndPublishes) {
     EXPECT_EQ(table.format_version(), 1);
     EXPECT_GT(table.key_fit().beta(), 2);
     EXPECT_GT(table.value_fit().r2(), 0.96);
+    EXPECT_EQ(table.c2_standard_error_size(), groups * 8);
+    for (const v1::GainPrediction& gain :
+         {table.key_gain(), table.value_gain()}) {
+      EXPECT_GE(gain.am_gm(), 1);
+      EXPECT_EQ(gain.budgets_size(), 6);
+    }
   }
+  EXPECT_EQ(calibration.capture().sweep_device(), "cpu");
+  EXPECT_THAT(calibration.capture().sweep_software(),
+              ElementsAre(HasSubstr("ratequant "), "packed format 1"));
   // One 4-bit page of rtn: 32 rows of 16 bytes and 32 fp16 scales.
   EXPECT_EQ(calibration.tables(0).key_page_bytes(3), 32 * 16 + 32 * 2);
   EXPECT_THAT(calibration.warnings(),
