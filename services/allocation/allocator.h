@@ -20,6 +20,8 @@
 #include "services/allocation/store/store.h"
 #include "services/allocation/watch_hub.h"
 #include "services/common/call_gate.h"
+#include "services/common/health_monitor.h"
+#include "services/common/metrics.h"
 #include "services/common/server.h"
 
 namespace ratequant::allocation {
@@ -64,9 +66,14 @@ class Allocator {
   // Server::Shutdown.
   void StopWatches() { watches_.Stop(); }
 
+  // For HealthMonitor. The allocator must outlive it.
+  std::vector<Dependency> dependencies();
+
  private:
   Allocator(std::unique_ptr<Store> store, std::unique_ptr<Registry> registry,
             const AllocatorOptions& options);
+
+  void AddSamples(MetricSamples* out) const;
 
   // Destroyed in reverse: first the work, then what it uses.
   const std::unique_ptr<CallGate> open_gate_;  // when none was given
@@ -74,11 +81,13 @@ class Allocator {
   std::unique_ptr<Registry> registry_;
   BitMapCache maps_;
   WatchHub watches_;
+  const double max_waiting_;
   Executor executor_;
   const CallPath path_;
   RegistryServiceImpl registry_service_;
   AllocationServiceImpl allocation_service_;
   AdminServiceImpl admin_service_;
+  std::shared_ptr<void> samples_;
 };
 
 }  // namespace ratequant::allocation

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "grpcpp/impl/codegen/proto_utils.h"
 #include "services/allocation/evidence.h"
 #include "services/allocation/planner.h"
@@ -39,7 +41,11 @@ std::string Etag(const v1::BitMap& map) {
 }  // namespace
 
 BitMapCache::BitMapCache(Registry* registry, size_t memory_bytes)
-    : registry_(registry), memory_(memory_bytes) {}
+    : registry_(registry),
+      memory_(memory_bytes),
+      solve_seconds_(Metrics::Get().Durations(
+          "ratequant_solve_duration_seconds",
+          "Time to solve for a bit map that wasn't stored")) {}
 
 // Requests that mean the same may differ here: they then meet in the store. The
 // parts that are resolved or don't change the answer are left out.
@@ -186,7 +192,9 @@ absl::StatusOr<BitMapCache::Map> BitMapCache::ReadOrSolve(
     spdlog::warn("solving again: {}", std::string(stored.status().message()));
   }
   ++solves_;
+  const absl::Time begin = absl::Now();
   absl::StatusOr<v1::BitMap> solved = PlanBitMap(measured, query);
+  solve_seconds_.Observe(absl::ToDoubleSeconds(absl::Now() - begin));
   if (!solved.ok()) return solved.status();
   auto map = std::make_shared<const v1::BitMap>(*std::move(solved));
   // The answer is right whether or not it could be kept.

@@ -16,6 +16,7 @@
 #include "services/allocation/query.h"
 #include "services/allocation/registry.h"
 #include "services/allocation/single_flight.h"
+#include "services/common/metrics.h"
 
 namespace ratequant::allocation {
 
@@ -80,6 +81,7 @@ class BitMapCache {
   SingleFlight<absl::StatusOr<Map>> flights_;
   std::atomic<int64_t> stored_{0};  // found in the store
   std::atomic<int64_t> solves_{0};
+  prometheus::Histogram& solve_seconds_;
 };
 
 // Answers a request that may know the answer's etag already.

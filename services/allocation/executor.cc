@@ -30,6 +30,11 @@ bool Executor::Post(std::function<void()> task) {
   return true;
 }
 
+size_t Executor::waiting() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return waiting_.size();
+}
+
 void Executor::Run() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {

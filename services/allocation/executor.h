@@ -26,11 +26,14 @@ class Executor {
   // Runs `task` soon. False, and `task` isn't run, when too many wait.
   bool Post(std::function<void()> task);
 
+  // Tasks that wait for a thread.
+  size_t waiting() const;
+
  private:
   void Run();
 
   const size_t max_waiting_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::function<void()>> waiting_;  // guarded by mutex_
   bool stopping_ = false;                      // guarded by mutex_

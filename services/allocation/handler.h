@@ -13,6 +13,7 @@
 #include "services/allocation/executor.h"
 #include "services/common/call_gate.h"
 #include "services/common/status.h"
+#include "services/common/trace.h"
 
 namespace ratequant::allocation {
 
@@ -59,6 +60,7 @@ void HandleAdmitted(const CallPath& path, const AdmittedCall& call,
   }
   const auto run = [=, place = *std::move(place), came = absl::Now(),
                     max_wait = path.max_wait, handle = std::move(handle)] {
+    const CallScope scope(CallIdsOf(*context));
     if (context->IsCancelled()) {
       reactor->Finish(ToGrpcStatus(CallCancelled()));
     } else if (absl::Now() - came > max_wait) {

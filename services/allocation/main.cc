@@ -16,6 +16,7 @@
 #include "services/allocation/inspect.h"
 #include "services/allocation/store/rocksdb_store.h"
 #include "services/common/command_line.h"
+#include "services/common/health_monitor.h"
 #include "services/common/logging.h"
 #include "services/common/server.h"
 #include "services/common/shutdown_signal.h"
@@ -84,13 +85,17 @@ AllocatorOptions OptionsOf(const Flags& flags, ratequant::CallGate* gate) {
   return options;
 }
 
-int Run(const Flags& flags) {
+int Run(const CLI::App& app, Flags& flags) {
   // One heap for each of many threads keeps several times what is in use.
   mallopt(M_ARENA_MAX, 2);
   ratequant::ShutdownSignal signal;
   auto gate = ratequant::CallGate::Open(flags.common.gate);
   if (!gate.ok()) {
     return ratequant::ReportStartFailure(kProgram, gate.status());
+  }
+  const auto admin = ratequant::StartAdmin(app, &flags.common);
+  if (!admin.ok()) {
+    return ratequant::ReportStartFailure(kProgram, admin.status());
   }
   auto store = RocksDbStore::Open(flags.data_dir);
   if (!store.ok()) return ReportDataFolder(store.status());
@@ -105,6 +110,10 @@ int Run(const Flags& flags) {
   if (!server.ok()) {
     return ratequant::ReportStartFailure(kProgram, server.status());
   }
+  const ratequant::HealthMonitor monitor(server->get(),
+                                         (*allocator)->dependencies());
+  const ratequant::ReadyScope ready(admin->get(),
+                                    [&monitor] { return monitor.Ready(); });
   spdlog::info("serving on {}, data in {}", (*server)->address(),
                flags.data_dir);
   spdlog::info("{}, stopping", signal.Wait() == SIGINT ? "SIGINT" : "SIGTERM");
@@ -224,13 +233,13 @@ int main(int argc, char** argv) {
     return *code;
   }
   ratequant::FinishCommonFlags(&flags.common);
-  const absl::Status logging =
-      ratequant::InitLogging(kProgram, flags.common.log_level);
+  const absl::Status logging = ratequant::InitLogging(
+      kProgram, flags.common.log_level, flags.common.log_format);
   if (!logging.ok()) {
     std::cerr << kProgram << ": " << logging.message() << "\n";
     return ratequant::kExitUsage;
   }
   if (inspect->parsed()) return RunInspect(flags);
   if (restore->parsed()) return RunRestore(flags);
-  return Run(flags);
+  return Run(app, flags);
 }

@@ -10,6 +10,7 @@
 #include "ratequant/kv/codec.h"
 #include "ratequant/kv/distortion.h"
 #include "services/calibration/calibration_builder.h"
+#include "services/calibration/calibration_metrics.h"
 #include "services/calibration/mean_removal.h"
 #include "services/common/status.h"
 
@@ -86,6 +87,9 @@ absl::Status SweepAll(const CalibrationPlan& plan, const CaptureShape& shape,
                       kv::DistortionSweep& sweep, Progress& progress,
                       const CancelToken& cancel) {
   uint64_t layers_done = 0;
+  const double layer_bytes =
+      4.0 * static_cast<double>(
+                TensorBytes(shape.geometry, plan.sequence_length, shape.dtype));
   for (;;) {
     auto layer = source.Next();
     if (!layer.ok()) return layer.status();
@@ -94,7 +98,9 @@ absl::Status SweepAll(const CalibrationPlan& plan, const CaptureShape& shape,
     if (!cancelled.ok()) return cancelled;
     const absl::Time begin = absl::Now();
     absl::Status swept = SweepLayer(plan, **layer, shape.dtype, means, sweep);
-    progress.AddSweepTime(absl::Now() - begin);
+    const absl::Duration time = absl::Now() - begin;
+    progress.AddSweepTime(time);
+    CalibrationMetrics::Get().Swept(layer_bytes, time);
     if (!swept.ok()) return swept;
     ++layers_done;
     progress.SetDone(layers_done * plan.sequence_length /

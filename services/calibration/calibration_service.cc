@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "services/calibration/calibration_metrics.h"
 #include "services/calibration/calibration_run.h"
 #include "services/calibration/progress.h"
 #include "services/calibration/stream_source.h"
@@ -95,7 +96,17 @@ CalibrationService::CalibrationService(ModelRoot model_root,
       memory_share_(memory_limit / queue.max_concurrent),
       publisher_(publisher),
       gate_(gate),
-      queue_(queue) {}
+      queue_(queue) {
+  CalibrationMetrics::Get();  // so that they are there from the start
+  samples_ = Metrics::Get().Sample([this](MetricSamples* out) {
+    out->Gauge("ratequant_queue_waiting", "Calibrations that wait",
+               queue_.waiting());
+    out->Gauge("ratequant_queue_running", "Calibrations that run",
+               queue_.running());
+    out->Gauge("ratequant_queue_capacity", "Most calibrations that may wait",
+               queue_.options().max_waiting);
+  });
+}
 
 grpc::ServerWriteReactor<v1::CalibrateProgress>*
 CalibrationService::CalibrateModel(grpc::CallbackServerContext* context,
@@ -115,7 +126,7 @@ CalibrationService::CalibrateModel(grpc::CallbackServerContext* context,
     return call->End(FieldError("TEXT_EMPTY", "text", "has no text")), reactor;
   }
   // gRPC keeps the request until the call has ended, which is after the work.
-  Run(admitted->client(), call,
+  Run(admitted->client(), CallIdsOf(*context), call,
       [this, call = call.get(), request, plan = *std::move(plan),
        path = *std::move(path)]() {
         return CalibrateFromEngine(plan, path, request->text(), *call);
@@ -133,7 +144,7 @@ CalibrationService::CalibrateStream(grpc::CallbackServerContext* context) {
       *context, "ratequant.v1.CalibrationService.CalibrateStream", nullptr);
   if (!admitted.ok()) return call->End(admitted.status()), reactor;
   reactor->Start();
-  Run(admitted->client(), call,
+  Run(admitted->client(), CallIdsOf(*context), call,
       [this, call = call.get(), admitted = *admitted]() {
         return CalibrateFromStream(admitted, *call);
       });
@@ -148,7 +159,7 @@ absl::StatusOr<CalibrationPlan> CalibrationService::Plan(
   return plan;
 }
 
-void CalibrationService::Run(const std::string& client,
+void CalibrationService::Run(const std::string& client, const CallIds& ids,
                              const std::shared_ptr<CalibrateCall>& call,
                              Job job) {
   std::unique_lock<std::mutex> lock(mutex_);
@@ -156,9 +167,12 @@ void CalibrationService::Run(const std::string& client,
   const absl::Time begin = absl::Now();
   JobQueue::Job queued;
   queued.client = client;
-  queued.run = [call, job = std::move(job)]() {
+  queued.run = [call, ids, job = std::move(job)]() {
+    const CallScope scope(ids);
+    const absl::Time start = absl::Now();
     call->Begin();
     Outcome outcome = job();
+    CalibrationMetrics::Get().Ended(outcome, absl::Now() - start);
     if (!outcome.ok()) outcome = WithReason(outcome.status());
     Log(outcome);
     return [call, outcome = std::move(outcome)]() { call->End(outcome); };

@@ -18,6 +18,8 @@
 #include "services/calibration/plan.h"
 #include "services/calibration/publisher.h"
 #include "services/common/call_gate.h"
+#include "services/common/metrics.h"
+#include "services/common/trace.h"
 
 namespace ratequant::calibration {
 
@@ -57,7 +59,7 @@ class CalibrationService final
   absl::StatusOr<CalibrationPlan> Plan(const std::string& model,
                                        const v1::CalibrateOptions& options,
                                        absl::string_view prefix) const;
-  void Run(const std::string& client,
+  void Run(const std::string& client, const CallIds& ids,
            const std::shared_ptr<CalibrateCall>& call, Job job);
   absl::Status Busy() const;
   Outcome CalibrateFromEngine(const CalibrationPlan& plan,
@@ -77,7 +79,8 @@ class CalibrationService final
   std::mutex mutex_;
   std::vector<std::weak_ptr<CalibrateCall>> calls_;  // that may not have ended
   bool stopped_ = false;
-  JobQueue queue_;  // last: its threads use the others
+  JobQueue queue_;  // its threads use what is before it
+  std::shared_ptr<void> samples_;
 };
 
 }  // namespace ratequant::calibration

@@ -77,6 +77,16 @@ bool JobQueue::WaitIdle(absl::Time deadline) {
   });
 }
 
+int JobQueue::waiting() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return waiting_;
+}
+
+int JobQueue::running() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return running_;
+}
+
 // Clients take turns in the order of their names, from the one after the last
 // that had its turn.
 std::vector<const JobQueue::Waiting*> JobQueue::Order() const {

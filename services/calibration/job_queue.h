@@ -64,6 +64,10 @@ class JobQueue {
   // deadline.
   bool WaitIdle(absl::Time deadline);
 
+  int waiting() const;
+  int running() const;
+  const Options& options() const { return options_; }
+
  private:
   struct Waiting {
     uint64_t number = 0;

@@ -7,6 +7,7 @@
 #include "services/calibration/words.h"
 #include "services/calibration/worker.h"
 #include "services/common/command_line.h"
+#include "services/common/health_monitor.h"
 #include "services/common/logging.h"
 #include "services/common/shutdown_signal.h"
 #include "services/common/status.h"
@@ -184,15 +185,23 @@ int main(int argc, char** argv) {
   AddFlags(app, flags);
   if (auto code = ratequant::ParseCommandLine(app, argc, argv)) return *code;
   if (!Complete(flags)) return ratequant::kExitUsage;
-  if (!ratequant::InitLogging(kProgram, flags.common.log_level).ok()) {
+  if (!ratequant::InitLogging(kProgram, flags.common.log_level,
+                              flags.common.log_format)
+           .ok()) {
     return ratequant::kExitUsage;
   }
   ratequant::ShutdownSignal signal;
   auto gate = ratequant::CallGate::Open(flags.common.gate);
   if (!gate.ok()) return ReportFailure(gate.status());
   flags.worker.gate = gate->get();
+  const auto admin = ratequant::StartAdmin(app, &flags.common);
+  if (!admin.ok()) return ReportFailure(admin.status());
   auto worker = ratequant::calibration::Worker::Start(flags.worker);
   if (!worker.ok()) return ReportFailure(worker.status());
+  const ratequant::HealthMonitor monitor((*worker)->server(),
+                                         (*worker)->dependencies());
+  const ratequant::ReadyScope ready(admin->get(),
+                                    [&monitor] { return monitor.Ready(); });
   spdlog::info("serving on {}", (*worker)->address());
   signal.Wait();
   spdlog::info("shutting down");

@@ -88,6 +88,10 @@ absl::StatusOr<bool> Publisher::Publish(const v1::Calibration& calibration,
   return false;
 }
 
+void Publisher::AddSamples(MetricSamples* out) const {
+  spool_->AddSamples(out);
+}
+
 absl::Status Publisher::TryCreate(const v1::Calibration& calibration,
                                   const CancelToken& cancel) {
   if (registry_ == nullptr) {

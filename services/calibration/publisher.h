@@ -13,6 +13,7 @@
 #include "services/calibration/cancel_token.h"
 #include "services/calibration/registry_client.h"
 #include "services/calibration/spool.h"
+#include "services/common/metrics.h"
 
 namespace ratequant::calibration {
 
@@ -52,6 +53,13 @@ class Publisher {
   // spools.
   absl::StatusOr<bool> Publish(const v1::Calibration& calibration,
                                const CancelToken& cancel);
+
+  // Whether there is a registry, and whether it can be connected to.
+  bool has_registry() const { return registry_ != nullptr; }
+  absl::Status CheckReachable() const { return registry_->CheckReachable(); }
+
+  // Samples of what waits in the spool.
+  void AddSamples(MetricSamples* out) const;
 
  private:
   Publisher(std::unique_ptr<RegistryClient> registry,

@@ -24,6 +24,9 @@ class RegistryClient {
   // DEADLINE_EXCEEDED; `cancel`'s status.
   virtual absl::Status Create(const v1::Calibration& calibration,
                               const CancelToken& cancel) = 0;
+
+  // Whether it can be connected to; may take two seconds.
+  virtual absl::Status CheckReachable() { return absl::OkStatus(); }
 };
 
 // Where an allocator is and how it is called.

@@ -195,4 +195,34 @@ absl::Status Spool::SetAside(const std::string& file) {
   return absl::ErrnoToStatus(errno, target);
 }
 
+void Spool::AddSamples(MetricSamples* out) const {
+  int waiting = 0, refused = 0;
+  double oldest = 0;
+  std::error_code error;
+  for (fs::directory_iterator it(folder_, error), end; !error && it != end;
+       it.increment(error)) {
+    struct stat file = {};
+    if (it->path().extension() != kExtension ||
+        stat(it->path().c_str(), &file) != 0) {
+      continue;
+    }
+    const double time = static_cast<double>(file.st_mtime);
+    oldest = ++waiting == 1 ? time : std::min(oldest, time);
+  }
+  for (fs::directory_iterator it(PathOf(kRefused), error), end;
+       !error && it != end; it.increment(error)) {
+    ++refused;
+  }
+  out->Gauge("ratequant_spool_waiting",
+             "Calibrations that wait in the spool for the allocator", waiting);
+  out->Gauge("ratequant_spool_oldest_timestamp_seconds",
+             "Since when the oldest of them waits, seconds since 1970; 0: none",
+             oldest);
+  out->Gauge("ratequant_spool_refused",
+             "Calibrations that were set aside because the allocator refuses "
+             "them",
+             refused);
+  SampleDisk("spool", folder_, out);
+}
+
 }  // namespace ratequant::calibration

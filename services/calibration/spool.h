@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ratequant/v1/calibration.pb.h"
+#include "services/common/metrics.h"
 
 namespace ratequant::calibration {
 
@@ -43,6 +44,10 @@ class Spool {
   // Moves a file that can't be published to the folder `refused` inside the
   // spool, where it isn't listed and a person finds it.
   absl::Status SetAside(const std::string& file);
+
+  // Samples of how many wait and since when, how many were set aside, and of
+  // the disk.
+  void AddSamples(MetricSamples* out) const;
 
  private:
   Spool(std::string folder, int lock_fd);

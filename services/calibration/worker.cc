@@ -7,6 +7,12 @@
 #include "services/calibration/spool.h"
 
 namespace ratequant::calibration {
+namespace {
+
+// A look at a GPU takes memory and time from what runs on it.
+constexpr std::chrono::seconds kDevicePeriod(30);
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(
     const WorkerOptions& options) {
@@ -43,7 +49,32 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(
       {{worker->service_.get(), v1::CalibrationService::service_full_name()}});
   if (!server.ok()) return server.status();
   worker->server_ = *std::move(server);
+  worker->device_ = options.device;
+  worker->samples_ =
+      Metrics::Get().Sample([publisher = worker->publisher_.get(),
+                             tls = options.allocator.tls](MetricSamples* out) {
+        publisher->AddSamples(out);
+        if (!tls.certificate.empty()) {
+          SampleCertificate("allocator-client", tls.certificate, out);
+        }
+        if (!tls.ca.empty()) SampleCertificate("allocator-ca", tls.ca, out);
+      });
   return worker;
+}
+
+std::vector<Dependency> Worker::dependencies() {
+  std::vector<Dependency> all = {
+      {.name = "device",
+       .required = true,
+       .check = [this] { return CheckSweepDevice(device_); },
+       .period = kDevicePeriod}};
+  if (publisher_->has_registry()) {
+    // Without it calibrations wait in the spool.
+    all.push_back({.name = "allocator", .required = false, .check = [this] {
+                     return publisher_->CheckReachable();
+                   }});
+  }
+  return all;
 }
 
 namespace {

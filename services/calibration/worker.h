@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "services/calibration/calibration_service.h"
@@ -13,6 +14,8 @@
 #include "services/calibration/publisher.h"
 #include "services/calibration/registry_client.h"
 #include "services/common/call_gate.h"
+#include "services/common/health_monitor.h"
+#include "services/common/metrics.h"
 #include "services/common/server.h"
 
 namespace ratequant::calibration {
@@ -52,6 +55,10 @@ class Worker {
     server_->Drain(absl::ToChronoMilliseconds(delay));
   }
 
+  // For HealthMonitor; the worker must outlive it.
+  std::vector<Dependency> dependencies();
+  Server* server() { return server_.get(); }
+
   // Lets calibrations that run finish for `grace`, ends them with UNAVAILABLE
   // then and those that wait at once, and stops the server. Clients have some
   // seconds to read their answers. May be called again.
@@ -61,9 +68,11 @@ class Worker {
   Worker() = default;
 
   std::unique_ptr<CallGate> open_gate_;  // when none was given
+  kv::Device device_;
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<CalibrationService> service_;
   std::unique_ptr<Server> server_;
+  std::shared_ptr<void> samples_;
 };
 
 }  // namespace ratequant::calibration

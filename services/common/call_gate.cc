@@ -7,7 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/common/auth_identity.h"
+#include "services/common/metrics.h"
 #include "services/common/status.h"
+#include "services/common/trace.h"
 #include "spdlog/spdlog.h"
 
 namespace ratequant {
@@ -78,7 +80,15 @@ absl::StatusOr<std::unique_ptr<CallGate>> CallGate::Open(
 }
 
 CallGate::CallGate(const CallGateOptions& options)
-    : options_(options), meter_(options.limits) {}
+    : options_(options),
+      meter_(options.limits),
+      samples_(Metrics::Get().Sample([this](MetricSamples* out) {
+        for (const auto& [what, count] : refusals()) {
+          out->Counter("ratequant_calls_refused_total",
+                       "Calls that were not let in", static_cast<double>(count),
+                       {{"grpc_method", what.first}, {"reason", what.second}});
+        }
+      })) {}
 
 CallGate::~CallGate() {
   {
@@ -139,6 +149,7 @@ absl::Status CallGate::Authorize(const google::protobuf::Message* request,
 
 absl::Status CallGate::Deny(const AdmittedCall& call, absl::StatusCode code,
                             absl::string_view why) {
+  const CallScope scope(CallIdsOf(*call.context_));
   spdlog::warn("denied {} to {}: {}", std::string(call.rule_->method),
                Loggable(call.client()), Loggable(why));
   const bool unknown = code == absl::StatusCode::kUnauthenticated;

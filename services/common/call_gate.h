@@ -120,6 +120,7 @@ class CallGate {
   RefusalCounts refusals_;
   bool stopping_ = false;
   std::condition_variable stopped_;
+  const std::shared_ptr<void> samples_;
   std::thread watcher_;  // only with a policy
 };
 

@@ -88,6 +88,25 @@ void AddLimitFlags(CLI::App& app, CommonFlags* flags) {
       ->capture_default_str();
 }
 
+void AddObservationFlags(CLI::App& app, CommonFlags* flags) {
+  app.add_option("--log-format", flags->log_format,
+                 "text or json, both one line a message")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->type_name("FORMAT")
+      ->capture_default_str();
+  app.add_option(
+         "--admin-listen", flags->admin.listen,
+         "Answer /metrics, /healthz, /readyz and /debug over HTTP here; "
+         "a port alone is on loopback")
+      ->type_name("[IP:]PORT");
+  app.add_option("--admin-port-file", flags->admin.port_file,
+                 "Write the port of --admin-listen here")
+      ->type_name("FILE");
+  app.add_flag("--channelz", flags->server.channelz,
+               "Answer grpc.channelz.v1, which shows all connections to "
+               "everyone who can connect");
+}
+
 }  // namespace
 
 void AddCommonFlags(CLI::App& app, CommonFlags* flags) {
@@ -100,6 +119,7 @@ void AddCommonFlags(CLI::App& app, CommonFlags* flags) {
           CLI::IsMember({"trace", "debug", "info", "warning", "error", "off"}))
       ->type_name("LEVEL")
       ->capture_default_str();
+  AddObservationFlags(app, flags);
 }
 
 void AddShutdownFlags(CLI::App& app, double* drain_delay,
@@ -141,6 +161,14 @@ std::optional<int> ParseCommandLine(CLI::App& app, int argc, char** argv) {
     return kExitUsage;
   }
   return std::nullopt;
+}
+
+absl::StatusOr<std::unique_ptr<AdminHttp>> StartAdmin(const CLI::App& app,
+                                                      CommonFlags* flags) {
+  if (flags->admin.listen.empty()) return std::unique_ptr<AdminHttp>();
+  flags->admin.program = app.get_name();
+  flags->admin.configuration = app.config_to_str(/*default_also=*/true);
+  return AdminHttp::Start(flags->admin);
 }
 
 int ReportStartFailure(const std::string& program, const absl::Status& status) {

@@ -1,11 +1,14 @@
 #ifndef RATEQUANT_SERVICES_COMMON_COMMAND_LINE_H_
 #define RATEQUANT_SERVICES_COMMON_COMMAND_LINE_H_
 
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "services/common/admin_http.h"
 #include "services/common/call_gate.h"
 #include "services/common/server.h"
 
@@ -23,6 +26,8 @@ struct CommonFlags {
   ServerOptions server;
   CallGateOptions gate;
   std::string log_level = "info";
+  std::string log_format = "text";
+  AdminHttpOptions admin;
 
   // Seconds; FinishCommonFlags puts them where they belong.
   double reload_interval = 10;
@@ -45,6 +50,11 @@ void FinishCommonFlags(CommonFlags* flags);
 // exit code when the program is to end now: 0 after
 // --help or --version, kExitUsage after a bad one, which standard error names.
 std::optional<int> ParseCommandLine(CLI::App& app, int argc, char** argv);
+
+// Starts what --admin-listen asks for, and nothing without it; the page shows
+// `app`'s configuration. Errors of AdminHttp::Start.
+absl::StatusOr<std::unique_ptr<AdminHttp>> StartAdmin(const CLI::App& app,
+                                                      CommonFlags* flags);
 
 // Prints "program: message" on standard error and answers with the exit code
 // that fits an error of Server::Start or CallGate::Open.

@@ -1,24 +1,22 @@
 #include "services/common/server.h"
 
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
-#include <fstream>
 #include <future>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "grpc/grpc.h"
+#include "grpcpp/ext/channelz_service_plugin.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
-#include "services/common/call_counter.h"
+#include "services/common/call_observer.h"
 #include "services/common/listen_address.h"
+#include "services/common/metrics.h"
+#include "services/common/port_file.h"
 #include "services/common/status.h"
 
 namespace ratequant {
@@ -100,23 +98,6 @@ absl::Status CannotListen(const ListenAddress& address) {
                    {{"address", address.ToString()}});
 }
 
-absl::Status WritePortFile(const std::string& path, int port) {
-  const std::string temporary = absl::StrCat(path, ".", getpid(), ".tmp");
-  std::ofstream out(temporary, std::ios::trunc);
-  out << port << "\n";
-  out.close();
-  if (out.fail() || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    const int error = errno;
-    std::remove(temporary.c_str());
-    return MakeError(absl::StatusCode::kFailedPrecondition,
-                     "PORT_FILE_UNWRITABLE",
-                     absl::StrCat("cannot write the port file ", path, ": ",
-                                  std::strerror(error)),
-                     {{"path", path}});
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
@@ -134,6 +115,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  if (options.channelz) grpc::channelz::experimental::InitChannelzService();
   grpc::ServerBuilder builder;
   SetLimits(options, &builder);
   auto server = std::unique_ptr<Server>(new Server());
@@ -142,12 +124,12 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     builder.RegisterService(service.service);
     server->names_.push_back(service.name);
   }
-  auto counter = std::make_unique<CallCounter>();
-  server->active_calls_ = counter->active();
+  auto observer = std::make_unique<CallObserver>(server->names_);
+  server->active_calls_ = observer->active();
   std::vector<
       std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
       interceptors;
-  interceptors.push_back(std::move(counter));
+  interceptors.push_back(std::move(observer));
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || server->port_ == 0) {
@@ -160,6 +142,15 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     if (!started.ok()) return started;
   }
   server->SetServing(true);
+  server->samples_ = Metrics::Get().Sample(
+      [server = server.get(), tls = options.tls](auto* out) {
+        out->Gauge("ratequant_active_calls", "Calls that run",
+                   *server->active_calls_);
+        for (const auto& [name, path] : {std::pair("server", tls.certificate),
+                                         std::pair("client-ca", tls.ca)}) {
+          if (!path.empty()) SampleCertificate(name, path, out);
+        }
+      });
   if (!options.port_file.empty()) {
     absl::Status written = WritePortFile(options.port_file, server->port_);
     if (!written.ok()) return written;
@@ -188,6 +179,7 @@ absl::Status Server::StartHealth(const std::string& text) {
 }
 
 void Server::SetServing(bool serving) {
+  serving_ = serving;
   for (grpc::Server* server : {server_.get(), health_.get()}) {
     if (server == nullptr) continue;
     grpc::HealthCheckServiceInterface* health = server->GetHealthCheckService();
@@ -195,6 +187,13 @@ void Server::SetServing(bool serving) {
       health->SetServingStatus(name, serving);
     }
     health->SetServingStatus(serving);
+  }
+}
+
+void Server::SetHealth(const std::string& name, bool serving) {
+  for (grpc::Server* server : {server_.get(), health_.get()}) {
+    if (server == nullptr) continue;
+    server->GetHealthCheckService()->SetServingStatus(name, serving);
   }
 }
 

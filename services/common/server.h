@@ -47,6 +47,10 @@ struct ServerOptions {
   // Calls that run at once on one connection; more wait at the client.
   int max_streams = 10'000;
 
+  // Answers grpc.channelz.v1 too, which shows connections and their peers to
+  // everyone who can connect.
+  bool channelz = false;
+
   // Memory of all connections' buffers together.
   size_t max_buffer_bytes = size_t{1} << 30;
 };
@@ -59,7 +63,8 @@ struct NamedService {
 };
 
 // A running gRPC server with health checking (grpc.health.v1: one status for
-// the whole server and one for each service) and reflection.
+// the whole server and one for each service), reflection. Its
+// calls are observed (call_observer.h).
 //
 // Thread-safe. The services must outlive it.
 class Server {
@@ -88,6 +93,11 @@ class Server {
 
   // Sets what health checks see, for the server and every service.
   void SetServing(bool serving);
+  bool serving() const { return serving_; }
+
+  // Sets what health checks see under another name, for example of something
+  // the server depends on.
+  void SetHealth(const std::string& name, bool serving);
 
   // Answers NOT_SERVING and still takes calls for `delay`.
   void Drain(std::chrono::milliseconds delay);
@@ -104,12 +114,14 @@ class Server {
 
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<grpc::Server> health_;  // null without health_address
+  std::atomic<bool> serving_ = false;
   std::shared_ptr<const std::atomic<int>> active_calls_;
   std::vector<std::string> names_;
   std::string address_;
   std::string port_file_;
   int port_ = 0;
   int health_port_ = 0;
+  std::shared_ptr<void> samples_;
 };
 
 }  // namespace ratequant

@@ -118,4 +118,14 @@ absl::StatusOr<absl::Time> CertificateExpiry(const std::string& path) {
   return absl::FromTM(end, absl::UTCTimeZone());
 }
 
+void SampleCertificate(const std::string& name, const std::string& path,
+                       MetricSamples* out) {
+  const absl::StatusOr<absl::Time> expiry = CertificateExpiry(path);
+  if (!expiry.ok()) return;
+  out->Gauge("ratequant_tls_certificate_expiry_seconds",
+             "When the certificate ends to be valid, seconds since 1970",
+             absl::ToDoubleSeconds(*expiry - absl::UnixEpoch()),
+             {{"certificate", name}});
+}
+
 }  // namespace ratequant

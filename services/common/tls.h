@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/security/server_credentials.h"
+#include "services/common/metrics.h"
 
 namespace ratequant {
 
@@ -46,6 +47,11 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> TlsClientCredentials(
 
 // When the leaf of a certificate file ends to be valid. Errors as above.
 absl::StatusOr<absl::Time> CertificateExpiry(const std::string& path);
+
+// Samples when a certificate ends to be valid, under certificate=`name`;
+// nothing when it can't be read.
+void SampleCertificate(const std::string& name, const std::string& path,
+                       MetricSamples* out);
 
 }  // namespace ratequant
 

@@ -6,6 +6,7 @@
 
 #include "rocksdb/cache.h"
 #include "rocksdb/filter_policy.h"
+#include "rocksdb/statistics.h"
 #include "rocksdb/table.h"
 
 namespace ratequant::allocation {
@@ -42,6 +43,12 @@ rocksdb::Options DatabaseOptions(rocksdb::Env* env) {
   options.keep_log_file_num = 2;
   options.max_log_file_size = 1 << 20;
   options.info_log_level = rocksdb::WARN_LEVEL;
+  // For metrics. Histograms and timers would cost time.
+  options.statistics = rocksdb::CreateDBStatistics();
+  options.statistics->set_stats_level(rocksdb::kExceptHistogramOrTimers);
+  // What it writes to its own log, and keeps in memory for that.
+  options.stats_dump_period_sec = 0;
+  options.stats_persist_period_sec = 0;
   return options;
 }
 

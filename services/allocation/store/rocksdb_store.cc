@@ -13,6 +13,7 @@
 #include "rocksdb/write_batch.h"
 #include "services/allocation/store/folder_copy.h"
 #include "services/allocation/store/migration.h"
+#include "services/allocation/store/rocksdb_metrics.h"
 #include "services/allocation/store/rocksdb_options.h"
 #include "services/common/status.h"
 #include "spdlog/spdlog.h"
@@ -338,6 +339,23 @@ absl::Status RocksDbStore::Backup(const std::string& folder) {
 absl::Status RocksDbStore::Verify() const {
   const rocksdb::Status status = db_->VerifyChecksum();
   return status.ok() ? absl::OkStatus() : StoreError(status, "verifying");
+}
+
+absl::Status RocksDbStore::Check() const {
+  std::string schema;
+  const rocksdb::Status read =
+      db_->Get(rocksdb::ReadOptions(), kSchemaKey, &schema);
+  if (!read.ok()) return StoreError(read, "reading the schema version");
+  uint64_t stopped = 0;
+  db_->GetIntProperty(rocksdb::DB::Properties::kIsWriteStopped, &stopped);
+  if (stopped == 0) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kUnavailable, "STORE_ERROR",
+                   "the store takes no writes");
+}
+
+void RocksDbStore::AddSamples(MetricSamples* out) const {
+  AddRocksDbSamples(db_.get(), families_, out);
+  SampleDisk("data", db_->GetName(), out);
 }
 
 }  // namespace ratequant::allocation

@@ -47,6 +47,8 @@ class RocksDbStore : public Store {
   absl::Status Write(const std::vector<Mutation>& mutations,
                      Durability durability) override;
   absl::Status Backup(const std::string& folder) override;
+  absl::Status Check() const override;
+  void AddSamples(MetricSamples* out) const override;
 
   // Reads every block of every file. DATA_LOSS (STORE_CORRUPT) names the first
   // whose checksum is wrong.

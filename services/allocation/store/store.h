@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "services/common/metrics.h"
 
 namespace ratequant::allocation {
 
@@ -78,6 +79,12 @@ class Store {
   // there; FAILED_PRECONDITION (BACKUPS_DISABLED) from a store that isn't on
   // disk. Nothing is left of a copy that failed.
   virtual absl::Status Backup(const std::string& folder) = 0;
+
+  // Whether it can read, and takes writes.
+  virtual absl::Status Check() const = 0;
+
+  // Samples of what is inside.
+  virtual void AddSamples(MetricSamples* out) const = 0;
 };
 
 }  // namespace ratequant::allocation
