@@ -91,9 +91,8 @@ std::string BaselineText(const std::string& name, double value, double base,
 
 std::string PredictionText(const v1::BitMap& map,
                            std::optional<double> uniform_bytes_per_token) {
-  bool loss = map.policy().objective() == v1::Policy::LOSS_PROJECTED ||
-              map.policy().objective() == v1::Policy::OBJECTIVE_UNSPECIFIED;
-  // Half the loss-projected sum estimates the loss increase.
+  const bool loss = PredictsLoss(map.policy().objective());
+  // Half the sum estimates the loss increase.
   double scale = loss ? 0.5 : 1;
   std::string value = FormatSignificant(scale * map.objective_value(), 3);
   std::string text =
@@ -189,12 +188,20 @@ std::string ObjectiveName(v1::Policy::Objective objective) {
       return "paper";
     case v1::Policy::MEASURED:
       return "measured";
+    case v1::Policy::ATTENTION_OUTPUT:
+      return "attention-output";
     case v1::Policy::OBJECTIVE_UNSPECIFIED:
     case v1::Policy::LOSS_PROJECTED:
       return "loss-projected";
     default:
       return absl::StrCat("objective#", static_cast<int>(objective));
   }
+}
+
+bool PredictsLoss(v1::Policy::Objective objective) {
+  return objective == v1::Policy::LOSS_PROJECTED ||
+         objective == v1::Policy::ATTENTION_OUTPUT ||
+         objective == v1::Policy::OBJECTIVE_UNSPECIFIED;
 }
 
 std::string StrategyName(v1::Policy::Strategy strategy) {

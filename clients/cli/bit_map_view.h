@@ -10,8 +10,13 @@
 
 namespace ratequant::cli {
 
-// "loss-projected", "paper" or "measured"; the ids --objective takes.
+// "loss-projected", "attention-output", "paper" or "measured"; the ids
+// --objective takes.
 std::string ObjectiveName(v1::Policy::Objective objective);
+
+// Whether half of the objective's sum estimates the loss increase in nats per
+// token.
+bool PredictsLoss(v1::Policy::Objective objective);
 
 // "allocated", "uniform", ...; the ids --strategy takes.
 std::string StrategyName(v1::Policy::Strategy strategy);

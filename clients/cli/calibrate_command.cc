@@ -31,6 +31,7 @@ struct CalibrateFlags {
   std::optional<uint32_t> sinks;
   uint32_t page_tokens = 0;
   bool subtract_means = false;
+  bool attention_output = false;
 };
 
 // The model id that a path suggests: its last part.
@@ -58,6 +59,7 @@ absl::StatusOr<v1::CalibrateModelRequest> MakeRequest(
   if (flags.sinks.has_value()) options.set_sink_tokens(*flags.sinks);
   options.set_page_tokens(flags.page_tokens);
   options.set_subtract_means(flags.subtract_means);
+  options.set_attention_output(flags.attention_output);
   absl::StatusOr<std::string> text = ReadTextFile(flags.text);
   if (!text.ok()) {
     return UsageError(
@@ -171,6 +173,9 @@ void AddCalibrateCommand(CLI::App& app, Session& session) {
                  "Take each channel's mean off K and V before they are "
                  "measured; caches of its bit maps store them so too. Not for "
                  "models that cap attention's logits");
+  verb->add_flag("--attention-output", flags->attention_output,
+                 "Also measure what attention's output loses, for --objective "
+                 "attention-output; takes longer");
   SetHelp(*verb,
           {.details =
                "Shows progress on standard error; Ctrl-C cancels the work. "

@@ -51,8 +51,7 @@ std::string RenderPoints(const v1::RateDistortionCurve& curve,
 std::string RenderCurve(const v1::RateDistortionCurve& curve,
                         v1::Policy::Objective objective,
                         const TextStyle& style) {
-  bool loss = objective == v1::Policy::LOSS_PROJECTED ||
-              objective == v1::Policy::OBJECTIVE_UNSPECIFIED;
+  const bool loss = PredictsLoss(objective);
   double scale = loss ? 0.5 : 1;
   std::string value_title = loss ? "LOSS INCREASE" : "OBJECTIVE";
   std::string text = absl::StrCat(

@@ -94,6 +94,12 @@ std::vector<std::string> NextSteps(const absl::Status& status,
   std::string reason = client::ErrorReason(status);
   if (reason == "MODEL_NOT_FOUND") return ModelSteps(context);
   if (reason == "QUANTIZER_NOT_CALIBRATED") return QuantizerSteps(context);
+  if (reason == "OBJECTIVE_NOT_CALIBRATED") {
+    return {absl::StrCat("ratequant calibrate --attention-output --model ",
+                         context.model,
+                         " ...  measures what --objective attention-output "
+                         "needs")};
+  }
   if (reason == "CALIBRATION_NOT_FOUND") return CalibrationSteps(context);
   if (reason == "BUDGET_BELOW_MINIMUM" || reason == "BUDGET_ABOVE_MAXIMUM") {
     return {absl::StrCat("ratequant curve --model ", context.model,

@@ -76,8 +76,7 @@ std::string RenderPlan(const v1::RateDistortionCurve& curve,
   const int64_t memory = question.gpu_memory - question.weights;
   const uint32_t context = curve.cache().context_tokens();
   const std::string model = client::ModelIdOf(curve.calibration());
-  const bool loss = objective == v1::Policy::LOSS_PROJECTED ||
-                    objective == v1::Policy::OBJECTIVE_UNSPECIFIED;
+  const bool loss = PredictsLoss(objective);
   // Rounded up: less than a page, so that it is the same map.
   const double best =
       std::ceil(curve.points(curve.points_size() - 1).bytes_per_token() * 1e3) /

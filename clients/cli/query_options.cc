@@ -12,9 +12,11 @@ void AddQuantizerOption(CLI::App& verb, std::vector<std::string>* quantizers,
 
 void AddPolicyOptions(CLI::App& verb, PolicyOptions* options) {
   verb.add_option("--objective", options->objective,
-                  "What is minimised: loss-projected (default), measured, or "
-                  "paper (one quantizer)")
+                  "What is minimised: loss-projected (default), attention-output "
+                  "(calibrated with --attention-output), measured, or paper "
+                  "(one quantizer)")
       ->transform(Choice({{"loss-projected", v1::Policy::LOSS_PROJECTED},
+                          {"attention-output", v1::Policy::ATTENTION_OUTPUT},
                           {"measured", v1::Policy::MEASURED},
                           {"paper", v1::Policy::PAPER}}))
       ->option_text("NAME");

@@ -12,10 +12,12 @@ namespace ratequant::replay {
 namespace {
 
 constexpr int kKey = 0, kValue = 1, kQuery = 2;
-// With gradients all of them, without the first three.
-constexpr const char* kKinds[] = {"key", "value", "query", "key_gradient",
-                                  "value_gradient"};
-constexpr int kWithGradients = 5, kWithoutGradients = 3;
+// The first three, or with gradients the first five or all.
+constexpr const char* kKinds[] = {
+    "key",          "value",          "query",
+    "key_gradient", "value_gradient", "output_gradient"};
+constexpr int kOutputGradient = 5;
+constexpr int kCounts[] = {3, 5, 6};  // of kinds in a file
 
 std::string TensorName(int sequence, int layer, int kind) {
   return absl::StrCat("sequence.", sequence, ".layer.", layer, ".",
@@ -39,8 +41,9 @@ absl::StatusOr<const void*> FindTensor(
     return absl::InvalidArgumentError(absl::StrCat(
         "tensor '", name, "' is of another type than its capture's 'dtype'"));
   }
+  const bool queried = kind == kQuery || kind == kOutputGradient;
   const int heads =
-      kind == kQuery ? info.geometry.query_heads : info.geometry.kv_heads;
+      queried ? info.geometry.query_heads : info.geometry.kv_heads;
   const std::vector<uint64_t> shape = {
       static_cast<uint64_t>(heads), static_cast<uint64_t>(info.tokens),
       static_cast<uint64_t>(info.geometry.head_dim)};
@@ -55,8 +58,11 @@ absl::StatusOr<const void*> FindTensor(
 // The data of every tensor, [sequences, layers, kinds].
 absl::StatusOr<std::vector<const void*>> FindTensors(
     const std::map<std::string, SafeTensor>& tensors, CaptureInfo& info) {
-  info.gradients = tensors.count(TensorName(0, 0, kWithoutGradients)) > 0;
-  const int kinds = info.gradients ? kWithGradients : kWithoutGradients;
+  int kinds = kCounts[0];
+  for (const int count : kCounts) {
+    if (tensors.count(TensorName(0, 0, count - 1)) > 0) kinds = count;
+  }
+  info.gradients = kinds > kCounts[0];
   const int64_t expected =
       int64_t{info.sequences} * info.geometry.layers * kinds;
   // Checked first: the loop below is as long as the file's header is.
@@ -112,7 +118,8 @@ kv::ConstHeads CaptureFile::queries(int sequence, int layer) const {
 }
 
 kv::ConstHeads CaptureFile::Heads(int sequence, int layer, int kind) const {
-  const int kinds = info_.gradients ? kWithGradients : kWithoutGradients;
+  const int64_t kinds = static_cast<int64_t>(data_.size()) /
+                        (int64_t{info_.sequences} * info_.geometry.layers);
   const int64_t index =
       (int64_t{sequence} * info_.geometry.layers + layer) * kinds + kind;
   const int64_t head_dim = info_.geometry.head_dim;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/quantizers/attention_sweep.h"
 #include "kernels/quantizers/limits.h"
 #include "kernels/quantizers/section.h"
 #include "kernels/quantizers/sweep/traits.h"
@@ -110,14 +111,18 @@ absl::string_view TensorName(Tensor tensor) {
 
 class Sweep final : public DistortionSweep {
  public:
-  Sweep(Options options, std::unique_ptr<SweepBackend> backend)
+  // `attention` is null unless d2 is measured.
+  Sweep(Options options, std::unique_ptr<SweepBackend> backend,
+        std::unique_ptr<AttentionSweep> attention)
       : options_(std::move(options)),
         block_tokens_(SweepBlockTokens(options_.quantizers)),
         backend_(std::move(backend)),
+        attention_(std::move(attention)),
         tensors_(static_cast<size_t>(options_.layers) * 2) {}
 
   absl::Status Add(int layer, Tensor tensor, int tokens, const void* values,
                    const void* gradients, DType dtype) override;
+  absl::Status AddAttention(const AttentionCapture& capture) override;
   absl::StatusOr<DistortionTables> Finish() const override;
 
  private:
@@ -140,6 +145,7 @@ class Sweep final : public DistortionSweep {
   const Options options_;
   const int block_tokens_;
   const std::unique_ptr<SweepBackend> backend_;
+  const std::unique_ptr<AttentionSweep> attention_;
   std::vector<Progress> tensors_;  // [layers * 2]
 };
 
@@ -203,6 +209,12 @@ absl::Status Sweep::Add(int layer, Tensor tensor, int tokens,
   return absl::OkStatus();
 }
 
+absl::Status Sweep::AddAttention(const AttentionCapture& capture) {
+  if (attention_ != nullptr) return attention_->Add(capture);
+  return absl::FailedPreconditionError(
+      "the sweep doesn't measure d2: its query_heads are 0");
+}
+
 absl::Status Sweep::CheckComplete() const {
   for (int layer = 0; layer < options_.layers; ++layer) {
     for (const Tensor tensor : {Tensor::kKey, Tensor::kValue}) {
@@ -224,7 +236,8 @@ absl::Status Sweep::CheckComplete() const {
       }
     }
   }
-  return absl::OkStatus();
+  if (attention_ == nullptr) return absl::OkStatus();
+  return attention_->CheckComplete(tensors_[0].tokens);
 }
 
 // Sequences that are samples of equal weight in every group; 0: they aren't.
@@ -267,6 +280,9 @@ absl::StatusOr<DistortionTables> Sweep::Finish() const {
             tokens);
       }
     }
+    if (attention_ != nullptr) {
+      table.d2 = attention_->Means(q, tensors_[0].tokens);
+    }
     result.tables.push_back(std::move(table));
   }
   return result;
@@ -308,7 +324,14 @@ absl::StatusOr<std::unique_ptr<DistortionSweep>> DistortionSweep::Create(
   }
   absl::StatusOr<std::unique_ptr<SweepBackend>> backend = MakeBackend(filled);
   if (!backend.ok()) return backend.status();
-  return std::make_unique<Sweep>(std::move(filled), *std::move(backend));
+  std::unique_ptr<AttentionSweep> attention;
+  if (filled.query_heads != 0) {
+    auto made = AttentionSweep::Create(filled);
+    if (!made.ok()) return made.status();
+    attention = *std::move(made);
+  }
+  return std::make_unique<Sweep>(std::move(filled), *std::move(backend),
+                                 std::move(attention));
 }
 
 }  // namespace ratequant::kv

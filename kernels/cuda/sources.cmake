@@ -5,6 +5,7 @@ set(RQ_CUDA_DIR ${CMAKE_CURRENT_LIST_DIR})
 set(RQ_CUDA_CU_SRCS
   ${RQ_CUDA_DIR}/decode.cu
   ${RQ_CUDA_DIR}/encode.cu
+  ${RQ_CUDA_DIR}/output_change.cu
   ${RQ_CUDA_DIR}/page_ops.cu
   ${RQ_CUDA_DIR}/paged_append.cu
   ${RQ_CUDA_DIR}/paged_attention.cu
@@ -32,6 +33,8 @@ set(RQ_CUDA_HDRS
   ${RQ_CUDA_DIR}/format_table.h
   ${RQ_CUDA_DIR}/launch.h
   ${RQ_CUDA_DIR}/octet.cuh
+  ${RQ_CUDA_DIR}/output_change.cuh
+  ${RQ_CUDA_DIR}/output_change.h
   ${RQ_CUDA_DIR}/page_ops.cuh
   ${RQ_CUDA_DIR}/page_ops.h
   ${RQ_CUDA_DIR}/paged_append.cuh

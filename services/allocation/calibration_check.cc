@@ -244,6 +244,8 @@ class Checker {
     }
     Gain(field + ".key_gain", table.key_gain());
     Gain(field + ".value_gain", table.value_gain());
+    const bool attention = calibration_.capture().attention_output();
+    Array(field + ".d2", table.d2(), attention ? groups * kWidths : 0);
     Fit(field + ".key_fit", table.key_fit());
     Fit(field + ".value_fit", table.value_fit());
     if (table.group_fits_size() != groups) {

@@ -52,6 +52,8 @@ double Objective::Value(int table, int group, int width) const {
     }
     case v1::Policy::MEASURED:
       return calibration_.groups(group).g2() * t.mse(cell);
+    case v1::Policy::ATTENTION_OUTPUT:
+      return t.d2(cell);
     default:
       return t.c2(cell);
   }

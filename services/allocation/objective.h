@@ -22,6 +22,7 @@ class Objective {
   //   PAPER           w * alpha * beta^-b, the tensor's pooled fit
   //   MEASURED        g2 * mse(b)
   //   LOSS_PROJECTED  c2(b)
+  //   ATTENTION_OUTPUT  d2(b), which the calibration must have
   double Value(int table, int group, int width) const;
 
  private:

@@ -154,7 +154,8 @@ absl::StatusOr<v1::Policy> MakePolicy(const v1::Policy& requested,
   if (!v1::Policy::Objective_IsValid(policy.objective())) {
     return FieldError("INVALID_POLICY", "policy.objective",
                       absl::StrCat("is ", static_cast<int>(policy.objective()),
-                                   "; use PAPER, MEASURED or LOSS_PROJECTED"));
+                                   "; use PAPER, MEASURED, LOSS_PROJECTED or "
+                                   "ATTENTION_OUTPUT"));
   }
   if (!v1::Policy::Strategy_IsValid(policy.strategy())) {
     return FieldError("INVALID_POLICY", "policy.strategy",
@@ -288,6 +289,21 @@ absl::Status CheckCurve(const v1::GetRateDistortionCurveRequest& request,
   return absl::OkStatus();
 }
 
+absl::Status CheckObjective(const v1::Policy& policy,
+                            const v1::Calibration& calibration) {
+  if (policy.objective() != v1::Policy::ATTENTION_OUTPUT ||
+      calibration.capture().attention_output()) {
+    return absl::OkStatus();
+  }
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, "OBJECTIVE_NOT_CALIBRATED",
+      absl::StrCat("policy.objective is ATTENTION_OUTPUT, but ",
+                   calibration.name(),
+                   " has no d2; calibrate with attention_output, or use "
+                   "LOSS_PROJECTED, MEASURED or PAPER"),
+      {{"calibration", calibration.name()}});
+}
+
 template <typename Request>
 absl::StatusOr<Query> MakeCommon(const Request& request,
                                  const v1::Calibration& calibration) {
@@ -300,6 +316,8 @@ absl::StatusOr<Query> MakeCommon(const Request& request,
       MakePolicy(request.policy(), calibration.geometry());
   if (!policy.ok()) return policy.status();
   query.policy = *std::move(policy);
+  absl::Status measured = CheckObjective(query.policy, calibration);
+  if (!measured.ok()) return measured;
   absl::StatusOr<v1::CacheConfig> cache =
       MakeCache(request.cache(), calibration);
   if (!cache.ok()) return cache.status();

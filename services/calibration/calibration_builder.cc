@@ -87,6 +87,7 @@ absl::Status AddTable(const kv::DistortionTables& tables,
   out->mutable_c2()->Assign(table.c2.begin(), table.c2.end());
   out->mutable_c2_standard_error()->Assign(table.c2_standard_error.begin(),
                                            table.c2_standard_error.end());
+  out->mutable_d2()->Assign(table.d2.begin(), table.d2.end());
   AddFits(table, geometry, out, calibration);
   const int head_dim = static_cast<int>(geometry.head_dim());
   SetGain(tables, head_dim, 0, out->key_fit().beta(), out->mutable_key_gain());
@@ -192,6 +193,10 @@ absl::StatusOr<v1::Calibration> BuildCalibration(const CalibrationPlan& plan,
   calibration.mutable_capture()->set_means_subtracted(!measured.means.empty());
   calibration.mutable_means()->Assign(measured.means.begin(),
                                       measured.means.end());
+  // Whatever an engine says of it.
+  calibration.mutable_capture()->set_attention_output(plan.attention_output);
+  calibration.mutable_capture()->set_attention_window(
+      plan.attention_output ? kAttentionWindow : 0);
   for (const std::string& warning : measured.warnings) {
     calibration.add_warnings(warning);
   }

@@ -29,6 +29,10 @@ absl::StatusOr<std::unique_ptr<kv::DistortionSweep>> MakeSweep(
   options.quantizers = std::move(quantizers);
   options.device = execution.device;
   options.threads = execution.threads;
+  if (plan.attention_output) {
+    options.query_heads = static_cast<int>(geometry.query_heads());
+    options.attention_window = static_cast<int>(kAttentionWindow);
+  }
   auto sweep = kv::DistortionSweep::Create(options);
   if (sweep.ok()) return sweep;
   // Everything a request can get wrong was checked before; a limit of the
@@ -63,10 +67,10 @@ absl::Status FinishError(const absl::Status& status) {
 absl::Status SweepLayer(const CalibrationPlan& plan, const CapturedLayer& layer,
                         kv::DType dtype, MeanRemoval* means,
                         kv::DistortionSweep& sweep) {
+  const int index = static_cast<int>(layer.layer);
+  const int tokens = static_cast<int>(plan.sequence_length);
   const auto add = [&](kv::Tensor tensor, const void* values,
                        const void* gradients) {
-    const int index = static_cast<int>(layer.layer);
-    const int tokens = static_cast<int>(plan.sequence_length);
     if (means == nullptr) {
       return sweep.Add(index, tensor, tokens, values, gradients, dtype);
     }
@@ -78,6 +82,11 @@ absl::Status SweepLayer(const CalibrationPlan& plan, const CapturedLayer& layer,
   absl::Status added = add(kv::Tensor::kKey, layer.key, layer.key_gradient);
   if (added.ok()) {
     added = add(kv::Tensor::kValue, layer.value, layer.value_gradient);
+  }
+  if (added.ok() && plan.attention_output) {
+    added =
+        sweep.AddAttention({index, tokens, layer.key, layer.value, layer.query,
+                            layer.output_gradient, dtype, layer.attention});
   }
   return added.ok() ? added : AddError(added, layer.sequence);
 }

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/optional.h"
+#include "ratequant/kv/attention.h"
 #include "ratequant/kv/tensor.h"
 #include "ratequant/v1/calibration.pb.h"
 #include "ratequant/v1/model.pb.h"
@@ -26,6 +27,11 @@ struct CapturedLayer {
   const void* value = nullptr;
   const void* key_gradient = nullptr;
   const void* value_gradient = nullptr;
+  // With attention_output: [query_heads, sequence_length, head_dim], and what
+  // attention of this layer computes. Else null.
+  const void* query = nullptr;
+  const void* output_gradient = nullptr;
+  kv::AttentionParams attention;
 };
 
 // Where K, V and their gradients come from. A source delivers every layer of

@@ -64,6 +64,8 @@ class FieldReader {
     return field->get<std::string>();
   }
 
+  bool Has(const char* name) const { return object_.contains(name); }
+
   std::vector<std::string> Strings(const char* name) {
     const Json* field = Find(name);
     if (field == nullptr) return {};
@@ -132,6 +134,11 @@ absl::StatusOr<EngineMessage> ParseLayer(FieldReader fields) {
   layer.sequence = fields.Uint32("sequence");
   layer.layer = fields.Uint32("layer");
   layer.slot = fields.Uint32("slot");
+  if (fields.Has("softmax_scale")) {
+    layer.attention.set_softmax_scale(fields.Number("softmax_scale"));
+    layer.attention.set_soft_cap(fields.Number("soft_cap"));
+    layer.attention.set_sliding_window(fields.Uint32("sliding_window"));
+  }
   if (!fields.status().ok()) return fields.status();
   return layer;
 }

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "ratequant/v1/calibration_service.pb.h"
 #include "ratequant/v1/model.pb.h"
 
 namespace ratequant::calibration {
@@ -36,6 +37,7 @@ struct LayerMessage {
   uint32_t sequence = 0;
   uint32_t layer = 0;
   uint32_t slot = 0;
+  v1::LayerAttention attention;  // softmax_scale 0 when it isn't said
 };
 
 struct HeartbeatMessage {

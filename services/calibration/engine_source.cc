@@ -83,6 +83,7 @@ absl::Status EngineSource::Start() {
                                    "--sequence-length",
                                    absl::StrCat(plan_.sequence_length)};
   command.insert(command.end(), std::begin(arguments), std::end(arguments));
+  if (plan_.attention_output) command.push_back("--attention-output");
   auto process = EngineProcess::Start(command);
   if (!process.ok()) return EngineNotStarted(process.status());
   process_ = *std::move(process);
@@ -162,9 +163,8 @@ absl::Status EngineSource::CheckHello(const HelloMessage& hello) {
 }
 
 absl::Status EngineSource::MakeSegment() {
-  tensor_bytes_ =
-      TensorBytes(shape_.geometry, plan_.sequence_length, shape_.dtype);
-  const uint64_t slot_bytes = 4 * tensor_bytes_;
+  layout_ = LayerLayout(plan_, shape_.geometry, shape_.dtype);
+  const uint64_t slot_bytes = layout_.bytes();
   auto most = LayersInMemory(plan_, shape_.geometry, slot_bytes);
   if (!most.ok()) return most.status();
   const uint64_t slots = SlotCount(slot_bytes, *most, shape_.geometry.layers());
@@ -219,13 +219,16 @@ absl::StatusOr<CapturedLayer> EngineSource::TakeLayer(
   absl::Status begun = layers_->Begin(message.sequence, message.layer);
   if (!begun.ok()) return Violation(begun.message());
   current_ = message.slot;
-  const uint8_t* slot = segment_->data() + message.slot * 4 * tensor_bytes_;
-  return CapturedLayer{message.sequence,
-                       message.layer,
-                       slot,
-                       slot + tensor_bytes_,
-                       slot + 2 * tensor_bytes_,
-                       slot + 3 * tensor_bytes_};
+  CapturedLayer layer;
+  layer.sequence = message.sequence;
+  layer.layer = message.layer;
+  layout_.Place(segment_->data() + message.slot * layout_.bytes(), layer);
+  if (plan_.attention_output) {
+    auto attention = ToAttentionParams(message.attention, shape_.geometry);
+    if (!attention.ok()) return Violation(attention.status().message());
+    layer.attention = *attention;
+  }
+  return layer;
 }
 
 absl::Status EngineSource::EndSequence(const SequenceMessage& message) {

@@ -14,6 +14,7 @@
 #include "services/calibration/capture_source.h"
 #include "services/calibration/engine_message.h"
 #include "services/calibration/engine_process.h"
+#include "services/calibration/layer_layout.h"
 #include "services/calibration/layer_tracker.h"
 #include "services/calibration/memory_file.h"
 #include "services/calibration/plan.h"
@@ -84,7 +85,7 @@ class EngineSource : public CaptureSource {
   std::unique_ptr<MemoryFile> segment_;
   HelloMessage hello_;
   CaptureShape shape_;
-  uint64_t tensor_bytes_ = 0;
+  LayerLayout layout_;
   std::deque<EngineMessage> queue_;   // received, not yet looked at
   std::vector<bool> held_;            // [slots] sent to us and not released
   absl::optional<uint32_t> current_;  // slot that Next handed out

@@ -13,9 +13,10 @@ namespace {
 constexpr uint64_t kBytesPerSum = 80;
 // A group's fit of one quantizer: a message, and what it takes in the copies.
 constexpr uint64_t kBytesPerCurve = 256;
-
 // A mean, in the messages and their serialized forms.
 constexpr uint64_t kBytesPerMean = 24;
+// With d2: decoded rows of a head, that the sweep keeps at a time.
+constexpr uint64_t kDecodedBytes = uint64_t{64} << 20;
 
 double Mebibytes(uint64_t bytes) {
   return static_cast<double>(bytes) / (1 << 20);
@@ -29,8 +30,9 @@ uint64_t TableBytes(const CalibrationPlan& plan,
   const uint64_t quantizers = plan.quantizers.empty()
                                   ? kv::DefaultQuantizers().size()
                                   : plan.quantizers.size();
-  // Three distortions at 8 widths, and two statistics of the group.
-  const uint64_t sums = quantizers * 8 * 3 + 2;
+  // Three distortions at 8 widths, or four, and two statistics of the group.
+  const uint64_t distortions = plan.attention_output ? 4 : 3;
+  const uint64_t sums = quantizers * 8 * distortions + 2;
   // The sweep measures blocks of 32 tokens before it adds them up.
   const uint64_t blocks =
       uint64_t{geometry.kv_heads()} * plan.sequence_length / kSequenceGranule;
@@ -42,7 +44,8 @@ uint64_t TableBytes(const CalibrationPlan& plan,
                  groups * kBytesPerMean)
           : 0;
   return means + groups * (sums * kBytesPerSum + quantizers * kBytesPerCurve) +
-         blocks * sums * sizeof(double);
+         blocks * sums * sizeof(double) +
+         (plan.attention_output ? kDecodedBytes : 0);
 }
 
 absl::StatusOr<uint64_t> LayersInMemory(const CalibrationPlan& plan,

@@ -94,6 +94,22 @@ absl::Status CheckPages(const CalibrationPlan& plan, absl::string_view prefix) {
   return absl::OkStatus();
 }
 
+// d2 says nothing of sequences that never leave the sinks and the window.
+absl::Status CheckAttention(const CalibrationPlan& plan,
+                            absl::string_view prefix) {
+  if (!plan.attention_output) return absl::OkStatus();
+  if (plan.subtract_means) {
+    return FieldError("INVALID_ARGUMENT", Option(prefix, "attention_output"),
+                      "isn't measured with subtract_means; leave one out");
+  }
+  const uint64_t exact = uint64_t{plan.sink_tokens} + kAttentionWindow;
+  if (plan.sequence_length > exact) return absl::OkStatus();
+  return FieldError("UNSUPPORTED_SHAPE", Option(prefix, "attention_output"),
+                    absl::StrCat("needs sequences above the ", exact,
+                                 " tokens of sinks and window; these have ",
+                                 plan.sequence_length));
+}
+
 absl::Status CheckSizes(const CalibrationPlan& plan, absl::string_view prefix) {
   if (plan.sequences > kMaxSequences) {
     return FieldError(
@@ -118,7 +134,8 @@ absl::Status CheckSizes(const CalibrationPlan& plan, absl::string_view prefix) {
                      " sinks leave nothing to measure in sequences of ",
                      plan.sequence_length, " tokens"));
   }
-  return CheckPages(plan, prefix);
+  absl::Status attention = CheckAttention(plan, prefix);
+  return attention.ok() ? CheckPages(plan, prefix) : attention;
 }
 
 absl::StatusOr<QuantizerChoice> SupportedQuantizers(const CalibrationPlan& plan,
@@ -175,6 +192,7 @@ absl::StatusOr<CalibrationPlan> MakePlan(const std::string& model,
   plan.page_tokens =
       options.page_tokens() != 0 ? options.page_tokens() : kDefaultPageTokens;
   plan.subtract_means = options.subtract_means();
+  plan.attention_output = options.attention_output();
   absl::Status sizes = CheckSizes(plan, prefix);
   if (!sizes.ok()) return sizes;
   return plan;
@@ -194,21 +212,49 @@ absl::Status CheckGeometry(const v1::ModelGeometry& geometry,
                      "kv_heads * 2 at most ",
                      kMaxGroups));
   }
-  if (geometry.query_heads() == 0 || geometry.query_heads() % heads != 0) {
+  if (geometry.query_heads() == 0 || geometry.query_heads() % heads != 0 ||
+      geometry.query_heads() > kMaxGroups) {
     return UnsupportedShape(absl::StrCat(
         geometry.query_heads(), " query heads; must be a multiple of the ",
-        heads, " KV heads"));
+        heads, " KV heads, at most ", kMaxGroups));
   }
+  // K, V and gradients, and Q and the output's gradient.
+  const uint64_t heads_a_layer =
+      4 * heads + (plan.attention_output ? 2 * geometry.query_heads() : 0);
   // Larger than any quantizer takes; ChooseQuantizers says what they take.
   if (geometry.head_dim() == 0 || geometry.head_dim() > 65536 ||
-      4 * TensorBytes(geometry, plan.sequence_length, kv::DType::kFloat32) >
+      heads_a_layer * plan.sequence_length * geometry.head_dim() * 4 >
           kMaxLayerBytes) {
     return UnsupportedShape(absl::StrCat(
         "head_dim ", geometry.head_dim(), ": one layer of ",
         plan.sequence_length, " tokens must take more than 0 and at most ",
-        kMaxLayerBytes, " bytes in fp32 (K, V and gradients)"));
+        kMaxLayerBytes, " bytes in fp32 (all that is captured)"));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<kv::AttentionParams> ToAttentionParams(
+    const v1::LayerAttention& attention, const v1::ModelGeometry& geometry) {
+  kv::AttentionParams params;
+  params.query_heads = static_cast<int32_t>(geometry.query_heads());
+  params.softmax_scale = static_cast<float>(attention.softmax_scale());
+  params.soft_cap = static_cast<float>(attention.soft_cap());
+  if (!std::isfinite(params.softmax_scale) || params.softmax_scale <= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("softmax_scale ", attention.softmax_scale(),
+                     "; must be finite and above 0"));
+  }
+  if (!std::isfinite(params.soft_cap) || params.soft_cap < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("soft_cap ", attention.soft_cap(),
+                     "; must be finite and not negative"));
+  }
+  // A window beyond any sequence is none.
+  params.sliding_window =
+      attention.sliding_window() > kMaxSequenceLength
+          ? 0
+          : static_cast<int32_t>(attention.sliding_window());
+  return params;
 }
 
 absl::StatusOr<QuantizerChoice> ChooseQuantizers(

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
+#include "ratequant/kv/attention.h"
 #include "ratequant/kv/device.h"
 #include "ratequant/kv/quantizer.h"
 #include "ratequant/kv/tensor.h"
@@ -28,6 +29,8 @@ inline constexpr uint32_t kMaxGroups = 65536;  // layers * kv_heads * 2
 inline constexpr uint64_t kMaxCurves = uint64_t{1} << 18;
 inline constexpr uint64_t kMaxLayerBytes = uint64_t{4} << 30;
 inline constexpr uint64_t kDefaultMemoryLimit = uint64_t{4} << 30;
+// Newest tokens of a query that d2 takes as exact: a cache's default window.
+inline constexpr uint32_t kAttentionWindow = 32;
 // Fewer calibration tokens than this raise a warning.
 inline constexpr uint64_t kFewTokens = 4096;
 // What the registry takes of provenance: entries, and bytes of each.
@@ -45,6 +48,7 @@ struct CalibrationPlan {
   uint32_t sink_tokens = 0;
   uint32_t page_tokens = 0;  // in the page that byte counts are for
   bool subtract_means = false;
+  bool attention_output = false;  // measure d2 too
   // What it may keep in the worker's memory (memory_need.h); the worker's, not
   // the request's.
   uint64_t memory_bytes = kDefaultMemoryLimit;
@@ -74,6 +78,11 @@ struct ProvenanceProblem {
   std::string description;
 };
 absl::optional<ProvenanceProblem> CheckProvenance(const v1::CaptureInfo& info);
+
+// The kernels' form of what attention of a layer computes; what is wrong with
+// it as INVALID_ARGUMENT without a reason.
+absl::StatusOr<kv::AttentionParams> ToAttentionParams(
+    const v1::LayerAttention& attention, const v1::ModelGeometry& geometry);
 
 // Which quantizers to measure on a model.
 struct QuantizerChoice {

@@ -13,8 +13,6 @@ namespace {
 
 using v1::TensorChunk;
 
-constexpr int kTensors = 4;
-
 absl::Status StreamError(absl::string_view reason, absl::string_view message) {
   return MakeError(absl::StatusCode::kInvalidArgument, reason, message);
 }
@@ -27,7 +25,7 @@ absl::Status OutOfOrder(absl::string_view message) {
   return StreamError("CHUNK_OUT_OF_ORDER", message);
 }
 
-std::string KindName(uint64_t index) {
+std::string KindName(int index) {
   return TensorChunk::Kind_Name(static_cast<TensorChunk::Kind>(index + 1));
 }
 
@@ -72,13 +70,36 @@ absl::StatusOr<CaptureShape> StreamSource::Open() {
     return BadHeader("capture." + problem->field, problem->description);
   }
   shape_ = {header_.geometry(), *dtype};
-  tensor_bytes_ = TensorBytes(shape_.geometry, plan_.sequence_length, *dtype);
-  layer_bytes_ = kTensors * tensor_bytes_;
-  auto fits = LayersInMemory(plan_, shape_.geometry, layer_bytes_);
+  absl::Status attention = ReadAttention();
+  if (!attention.ok()) return attention;
+  layout_ = LayerLayout(plan_, shape_.geometry, *dtype);
+  auto fits = LayersInMemory(plan_, shape_.geometry, layout_.bytes());
   if (!fits.ok()) return fits.status();
   layers_ =
       std::make_unique<LayerTracker>(plan_.sequences, shape_.geometry.layers());
   return shape_;
+}
+
+absl::Status StreamSource::ReadAttention() {
+  const int expected =
+      plan_.attention_output ? static_cast<int>(shape_.geometry.layers()) : 0;
+  if (header_.attention_size() != expected) {
+    return BadHeader("attention",
+                     absl::StrCat("has ", header_.attention_size(),
+                                  " entries; needs ", expected,
+                                  plan_.attention_output
+                                      ? ", one per layer"
+                                      : " without options.attention_output"));
+  }
+  for (int layer = 0; layer < expected; ++layer) {
+    auto params = ToAttentionParams(header_.attention(layer), shape_.geometry);
+    if (!params.ok()) {
+      return BadHeader(absl::StrCat("attention[", layer, "]"),
+                       params.status().message());
+    }
+    attention_.push_back(*params);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<absl::optional<CapturedLayer>> StreamSource::Next() {
@@ -95,10 +116,12 @@ absl::StatusOr<absl::optional<CapturedLayer>> StreamSource::Next() {
     absl::Status ended = layers_->EndSequence(sequence);
     if (!ended.ok()) return ended;
   }
-  const uint8_t* layer = layer_.get();
-  return absl::make_optional(
-      CapturedLayer{sequence, layer_index_, layer, layer + tensor_bytes_,
-                    layer + 2 * tensor_bytes_, layer + 3 * tensor_bytes_});
+  CapturedLayer layer;
+  layer.sequence = sequence;
+  layer.layer = layer_index_;
+  layout_.Place(layer_.get(), layer);
+  if (!attention_.empty()) layer.attention = attention_[layer_index_];
+  return absl::make_optional(layer);
 }
 
 absl::StatusOr<absl::optional<TensorChunk>> StreamSource::ReadTensor() {
@@ -110,11 +133,14 @@ absl::StatusOr<absl::optional<TensorChunk>> StreamSource::ReadTensor() {
   }
   TensorChunk& tensor = *(*chunk)->mutable_tensor();
   const uint64_t size = tensor.data().size();
-  if (size == 0 || tensor.offset() >= tensor_bytes_ ||
-      size > tensor_bytes_ - tensor.offset()) {
-    return WrongShape(absl::StrCat(
-        Place(tensor), ": ", size, " bytes at offset ", tensor.offset(),
-        " of a tensor of ", tensor_bytes_, " bytes"));
+  const int kind = static_cast<int>(tensor.kind()) - 1;
+  // One that isn't expected at all is found out of order later.
+  const uint64_t most =
+      layout_.tensor_bytes(kind >= 0 && kind < layout_.tensors() ? kind : 0);
+  if (size == 0 || tensor.offset() >= most || size > most - tensor.offset()) {
+    return WrongShape(absl::StrCat(Place(tensor), ": ", size,
+                                   " bytes at offset ", tensor.offset(),
+                                   " of a tensor of ", most, " bytes"));
   }
   return absl::make_optional(std::move(tensor));
 }
@@ -127,10 +153,11 @@ absl::Status StreamSource::ReadLayer(TensorChunk first) {
                                      : OutOfOrder(begun.message());
   }
   // The first chunk pays for it: a header alone takes no memory.
-  if (layer_ == nullptr) layer_.reset(new (std::nothrow) uint8_t[layer_bytes_]);
+  if (layer_ == nullptr)
+    layer_.reset(new (std::nothrow) uint8_t[layout_.bytes()]);
   if (layer_ == nullptr) {
     return MakeError(absl::StatusCode::kAborted, "ENGINE_OUT_OF_MEMORY",
-                     absl::StrCat("the worker has no ", layer_bytes_,
+                     absl::StrCat("the worker has no ", layout_.bytes(),
                                   " bytes for one layer"));
   }
   layer_index_ = first.layer();
@@ -154,15 +181,15 @@ absl::Status StreamSource::Take(const TensorChunk& chunk) {
 }
 
 absl::Status StreamSource::CheckPlace(const TensorChunk& chunk) const {
-  const auto kind = static_cast<TensorChunk::Kind>(filled_ / tensor_bytes_ + 1);
-  const uint64_t offset = filled_ % tensor_bytes_;
+  const auto kind = static_cast<TensorChunk::Kind>(current() + 1);
+  const uint64_t offset = position();
   const bool same_layer =
       chunk.sequence() == layers_->sequence() && chunk.layer() == layer_index_;
   const bool same_tensor = same_layer && chunk.kind() == kind;
   if (!same_tensor && offset != 0) {
     return WrongShape(absl::StrCat(Place(chunk), " begins after ", offset,
-                                   " of ", tensor_bytes_, " bytes of ",
-                                   Position()));
+                                   " of ", layout_.tensor_bytes(current()),
+                                   " bytes of ", Position()));
   }
   if (!same_tensor) {
     return OutOfOrder(
@@ -177,8 +204,8 @@ absl::Status StreamSource::CheckPlace(const TensorChunk& chunk) const {
 
 // What the next byte belongs to.
 std::string StreamSource::Position() const {
-  return absl::StrCat(KindName(filled_ / tensor_bytes_), " of layer ",
-                      layer_index_, ", sequence ", layers_->sequence());
+  return absl::StrCat(KindName(current()), " of layer ", layer_index_,
+                      ", sequence ", layers_->sequence());
 }
 
 absl::Status StreamSource::Incomplete() const {
@@ -187,10 +214,10 @@ absl::Status StreamSource::Incomplete() const {
       "STREAM_INCOMPLETE",
       absl::StrCat("the stream ended in sequence ", layers_->sequence(), " of ",
                    plan_.sequences,
-                   inside
-                       ? absl::StrCat(", ", filled_ % tensor_bytes_, " of ",
-                                      tensor_bytes_, " bytes into ", Position())
-                       : std::string(", between two layers")));
+                   inside ? absl::StrCat(", ", position(), " of ",
+                                         layout_.tensor_bytes(current()),
+                                         " bytes into ", Position())
+                          : std::string(", between two layers")));
 }
 
 v1::CaptureInfo StreamSource::Info() const {

@@ -5,12 +5,14 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/optional.h"
 #include "ratequant/v1/calibration_service.pb.h"
 #include "services/calibration/capture_source.h"
+#include "services/calibration/layer_layout.h"
 #include "services/calibration/layer_tracker.h"
 #include "services/calibration/plan.h"
 
@@ -43,23 +45,27 @@ class StreamSource : public CaptureSource {
   v1::CaptureInfo Info() const override;
 
  private:
+  absl::Status ReadAttention();
   absl::StatusOr<absl::optional<v1::TensorChunk>> ReadTensor();
   absl::Status ReadLayer(v1::TensorChunk first);
   absl::Status Take(const v1::TensorChunk& chunk);
   absl::Status CheckPlace(const v1::TensorChunk& chunk) const;
   absl::Status Incomplete() const;
   std::string Position() const;
-  bool layer_full() const { return filled_ == layer_bytes_; }
+  bool layer_full() const { return filled_ == layout_.bytes(); }
+  // The tensor that the next byte belongs to, and its place in it.
+  int current() const { return layout_.TensorAt(filled_); }
+  uint64_t position() const { return filled_ - layout_.offset(current()); }
 
   const CalibrationPlan plan_;
   const v1::CalibrateHeader header_;
   const ChunkReader read_;
   CaptureShape shape_;
   std::unique_ptr<LayerTracker> layers_;
-  uint64_t tensor_bytes_ = 0;
-  uint64_t layer_bytes_ = 0;
-  std::unique_ptr<uint8_t[]> layer_;  // [4 * tensor_bytes_]
-  uint64_t filled_ = 0;               // bytes of layer_ that have arrived
+  LayerLayout layout_;
+  std::vector<kv::AttentionParams> attention_;  // [layers], or empty
+  std::unique_ptr<uint8_t[]> layer_;            // [layout_.bytes()]
+  uint64_t filled_ = 0;  // bytes of layer_ that have arrived
   uint32_t layer_index_ = 0;
 };
 

@@ -99,8 +99,8 @@ INSTANTIATE_TEST_SUITE_P(
                   "--sinks: '-1' is not a whole number, 0 or more",
                   "ratequant bitmap get --help"},
         UsageCase{"bitmap get --model m --effective-bits 3 --objective best",
-                  "--objective: 'best' is not one of loss-projected, measured, "
-                  "paper",
+                  "--objective: 'best' is not one of attention-output, "
+                  "loss-projected, measured, paper",
                   "ratequant bitmap get --help"},
         UsageCase{"bitmap get --model m --effective-bits 3 --strategy best",
                   "--strategy: 'best' is not one of allocated, k-ceil-v-floor, "

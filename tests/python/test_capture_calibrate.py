@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ratequant import Client
 from ratequant.__main__ import main
@@ -19,6 +20,7 @@ from ratequant.errors import RateQuantError
 from ratequant.services import ServiceError, Services, find_binary
 
 SEQUENCES, LENGTH = 2, 64
+SINKS, WINDOW = 4, 32
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +41,84 @@ def client(tiny_model: Path) -> Iterator[Client]:
             yield connected
 
 
+@pytest.mark.parametrize("attention_output", [False, True])
 def test_every_way_gives_the_same_calibration(
-    client: Client, capture: Path, tiny_model: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, capture: Path, tiny_model: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch, attention_output: bool
 ) -> None:
-    options = {"sequences": SEQUENCES, "sequence_length": LENGTH}
+    options = {"sequences": SEQUENCES, "sequence_length": LENGTH, "attention_output": attention_output}
     # In shared memory, from the engine beside the worker.
     *_, engine = client.calibrate_model("tiny", str(tiny_model), tiny_text.read_text(), **options)
     with CaptureReader(capture) as reader:
-        *_, file = calibrate_capture(client, reader, model="tiny")
+        *_, file = calibrate_capture(client, reader, model="tiny", attention_output=attention_output)
         # In pieces that end in the middle of numbers.
         monkeypatch.setattr(calibrate, "_PIECE_BYTES", 1001)
-        *_, pieces = calibrate_capture(client, reader, model="tiny")
+        *_, pieces = calibrate_capture(client, reader, model="tiny", attention_output=attention_output)
     assert engine.phase == "DONE" and engine.published
     assert file.calibration == pieces.calibration == engine.calibration
     assert client.get_calibration("tiny").capture.mean_nll > 0
+
+
+def rtn(rows: np.ndarray, width: int) -> np.ndarray:
+    """[tokens, dim] through rtn: a symmetric fp16 scale a token, the sinks as they are."""
+    most = 2 ** (width - 1) - 1
+    scale = (np.abs(rows).max(1, keepdims=True) / np.float32(most)).astype(np.float16).astype(np.float32)
+    decoded = np.clip(np.rint(rows / scale), -most, most) * scale
+    decoded[:SINKS] = rows[:SINKS]
+    return decoded
+
+
+def attention(query: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Of one query, [dim], after `keys` and `values`, [tokens, dim]."""
+    scores = keys @ query / np.sqrt(query.size)
+    weights = np.exp(scores - scores.max())
+    return weights @ values / weights.sum()
+
+
+def test_d2_is_the_change_of_attention_along_its_gradient(client: Client, capture: Path) -> None:
+    with CaptureReader(capture) as reader:
+        *_, done = calibrate_capture(client, reader, model="d2", quantizers=["rtn"], attention_output=True)
+        calibration = client.get_calibration("d2")
+        assert calibration.name == done.calibration
+        kinds = ("key", "value", "query", "output_gradient")
+        layers = [
+            [reader.tensor(sequence, 1, kind).double().numpy() for kind in kinds] for sequence in range(SEQUENCES)
+        ]
+    assert calibration.capture.attention_output and calibration.capture.attention_window == WINDOW
+    width, head = 4, 1
+    changes = {"key": [], "value": []}
+    for keys, values, queries, gradients in layers:
+        own = {"key": keys[head], "value": values[head]}
+        decoded = {kind: rtn(rows.astype(np.float32), width) for kind, rows in own.items()}
+        for t in range(SINKS, LENGTH):
+            for kind in changes:
+                mixed = dict(own)
+                mixed[kind] = np.concatenate([decoded[kind][: max(0, t + 1 - WINDOW)], own[kind][max(0, t + 1 - WINDOW) :]])
+                changes[kind].append(
+                    sum(
+                        gradients[j, t]
+                        @ (
+                            attention(queries[j, t], mixed["key"][: t + 1], mixed["value"][: t + 1])
+                            - attention(queries[j, t], own["key"][: t + 1], own["value"][: t + 1])
+                        )
+                        for j in (2, 3)
+                    )
+                )
+    d2 = np.reshape(calibration.tables[0].d2, (3, 2, 2, 8))[1, head, :, width - 1]
+    for found, kind in zip(d2, changes, strict=True):
+        assert found == pytest.approx(np.mean(np.square(changes[kind])), rel=1e-3)
+
+
+def test_maps_minimise_d2_only_where_it_was_measured(client: Client, capture: Path) -> None:
+    with CaptureReader(capture) as reader:
+        list(calibrate_capture(client, reader, model="with", attention_output=True))
+        list(calibrate_capture(client, reader, model="without"))
+    calibration = client.get_calibration("with")
+    bit_map = client.get_bit_map("with", code_bits=3, quantizers=["rtn"], objective="attention-output")
+    d2 = np.reshape(calibration.tables[0].d2, (-1, 8))
+    assert bit_map.objective_value == pytest.approx(sum(d2[g, w - 1] for g, w in enumerate(bit_map.width)))
+    with pytest.raises(RateQuantError) as error:
+        client.get_bit_map("without", code_bits=3, quantizers=["rtn"], objective="attention-output")
+    assert error.value.reason == "OBJECTIVE_NOT_CALIBRATED"
 
 
 def test_the_command_calibrates_and_says_what_was_stored(

@@ -310,7 +310,7 @@ def test_an_unchanged_map_is_none(server, client):
     [
         ({}, "exactly one of"),
         ({"code_bits": 2, "effective_bits": 3}, "code_bits"),
-        ({"code_bits": 2, "objective": "best"}, "loss-projected, measured, paper"),
+        ({"code_bits": 2, "objective": "best"}, "loss-projected, attention-output, measured, paper"),
         ({"code_bits": 2, "strategy": "best"}, "allocated, uniform"),
         ({"code_bits": 2, "quantizers": ["gptq"]}, "gptq"),
         ({"code_bits": 2, "rules": ["row=1,min=2"]}, "'row=1'.*layer, head, tensor, min, max, width"),

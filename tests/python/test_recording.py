@@ -91,7 +91,22 @@ def test_tensors_and_gradients_are_those_of_a_calibration(tiny_model: Path, tiny
 
         loss = capture_sequence(model, probe_geometry(model), torch.from_numpy(row).long(), on_layer)
         assert losses[sequence] == pytest.approx(loss.sum, rel=1e-5)
-    assert seen == {name for name in tensors if not name.endswith("query")}
+    assert seen == {name for name in tensors if not name.endswith(("query", "output_gradient"))}
+
+
+def test_the_outputs_gradient_is_what_that_of_v_comes_from(tiny_model: Path, tiny_text: Path, tmp_path: Path) -> None:
+    metadata, tensors = record_tiny(tiny_model, tiny_text, tmp_path / "c.safetensors", gradients=True)
+    hidden = torch.ones(LENGTH, LENGTH).triu(1).bool()
+    for sequence in range(SEQUENCES):
+        for layer in range(int(metadata["layers"])):
+            key, query, output, value = (
+                tensors[f"sequence.{sequence}.layer.{layer}.{kind}"]
+                for kind in ("key", "query", "output_gradient", "value_gradient")
+            )
+            scores = query @ key.repeat_interleave(2, 0).transpose(1, 2) * 8**-0.5
+            weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+            expected = (weights.transpose(1, 2) @ output).view(2, 2, LENGTH, 8).sum(1)
+            torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_metadata_says_what_was_recorded(tiny_model: Path, tiny_text: Path, tmp_path: Path) -> None:

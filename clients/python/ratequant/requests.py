@@ -21,6 +21,7 @@ from ratequant.v1 import (
 
 OBJECTIVES = {
     "loss-projected": bit_map_pb2.Policy.LOSS_PROJECTED,
+    "attention-output": bit_map_pb2.Policy.ATTENTION_OUTPUT,
     "measured": bit_map_pb2.Policy.MEASURED,
     "paper": bit_map_pb2.Policy.PAPER,
 }
@@ -119,7 +120,8 @@ def bit_map(
     Args:
       quantizers: the quantizers the map may use, as "kivi" or
         "turboquant:seed=7"; empty allows all that were calibrated.
-      objective: "loss-projected", "measured" or "paper".
+      objective: "loss-projected", "attention-output" (needs a calibration made
+        with `attention_output`), "measured" or "paper".
       strategy: "allocated", "uniform", "k-ceil-v-floor" or "layer-wise".
       separate_key_value: K and V each get the budget.
       min_width, max_width: bounds of every group's width; 0 is the default.
@@ -243,6 +245,7 @@ def calibrate_model(
     sink_tokens: int = 4,
     page_tokens: int = 32,
     subtract_means: bool = False,
+    attention_output: bool = False,
 ) -> worker.CalibrateModelRequest:
     """Returns a request to calibrate a model that the worker can read.
 
@@ -255,6 +258,7 @@ def calibrate_model(
         multiple of kivi's group_size. Bit maps are for this page.
       subtract_means: take each channel's mean off K and V before they are
         measured; caches of its bit maps store them so too.
+      attention_output: also measure what the objective "attention-output" needs.
     """
     return worker.CalibrateModelRequest(
         model=model_name(model),
@@ -267,6 +271,7 @@ def calibrate_model(
             sink_tokens=sink_tokens,
             page_tokens=page_tokens,
             subtract_means=subtract_means,
+            attention_output=attention_output,
         ),
     )
 

@@ -79,6 +79,10 @@ TEST(CalibrationCheckTest, EveryKindOfDamageIsNamed) {
        [](C* c) {
          c->mutable_capture()->set_sweep_device(std::string(1025, 'x'));
        }},
+      {"tables[1].d2", "has 1 values; the shape needs 0",
+       [](C* c) { c->mutable_tables(1)->add_d2(1); }},
+      {"tables[0].d2", "has 0 values; the shape needs 128",
+       [](C* c) { c->mutable_capture()->set_attention_output(true); }},
       {"tables[1].quantizer", "already is in tables[0]",
        [](C* c) {
          *c->mutable_tables(1)->mutable_quantizer() = c->tables(0).quantizer();

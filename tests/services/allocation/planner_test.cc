@@ -23,6 +23,9 @@ namespace {
 using ::ratequant::testing::CalibrationSpec;
 using ::ratequant::testing::DefaultQuantizer;
 using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
+using ::testing::HasSubstr;
+using ::testing::Not;
 using v1::Policy;
 using v1::Quantizer;
 
@@ -390,6 +393,43 @@ TEST(PlannerTest, PaperMinimisesCappedWeightsTimesThePooledCurve) {
       least_loss = std::min(least_loss, value(g, width - 1) - value(g, width));
   }
   EXPECT_LE(best_gain, least_loss * (1 + 1e-12));
+}
+
+TEST(PlannerTest, AttentionOutputMinimisesD2) {
+  v1::Calibration with_d2 = Calibrated();
+  v1::Calibration as_c2 = with_d2;
+  with_d2.mutable_capture()->set_attention_output(true);
+  for (int t = 0; t < with_d2.tables_size(); ++t) {
+    // Each group's curve is another group's c2.
+    const int groups = with_d2.groups_size();
+    for (int g = 0; g < groups; ++g) {
+      for (int w = 0; w < 8; ++w) {
+        const double d2 = with_d2.tables(t).c2((groups - 1 - g) * 8 + w);
+        with_d2.mutable_tables(t)->add_d2(d2);
+        as_c2.mutable_tables(t)->set_c2(g * 8 + w, d2);
+      }
+    }
+  }
+  v1::GetBitMapRequest request = EffectiveBits(3);
+  const auto expected = Plan(request, as_c2);
+  const auto by_c2 = Plan(request, with_d2);
+  request.mutable_policy()->set_objective(v1::Policy::ATTENTION_OUTPUT);
+  const auto map = Plan(request, with_d2);
+  ASSERT_TRUE(map.ok() && expected.ok() && by_c2.ok()) << map.status();
+  EXPECT_EQ(map->policy().objective(), v1::Policy::ATTENTION_OUTPUT);
+  EXPECT_THAT(map->width(), ElementsAreArray(expected->width()));
+  EXPECT_DOUBLE_EQ(map->objective_value(), expected->objective_value());
+  EXPECT_THAT(map->width(), Not(ElementsAreArray(by_c2->width())));
+}
+
+TEST(PlannerTest, AttentionOutputNeedsACalibrationWithD2) {
+  v1::GetBitMapRequest request = EffectiveBits(3);
+  request.mutable_policy()->set_objective(v1::Policy::ATTENTION_OUTPUT);
+  const absl::Status status = Plan(request, Calibrated()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReason(status), "OBJECTIVE_NOT_CALIBRATED");
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("calibrate with attention_output"));
 }
 
 TEST(PlannerTest, PaperTakesByteBudgetsToo) {

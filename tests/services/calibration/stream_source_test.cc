@@ -211,5 +211,98 @@ TEST_F(StreamSourceTest, RefusesAHeaderThatMakesNoSense) {
                 "INVALID_ARGUMENT", "-1 is no loss");
 }
 
+// The same capture with Q and the output's gradient: twice the layer's K, and
+// twice its V.
+Chunks WithAttention(TestCapture& capture) {
+  Chunks chunks;
+  for (const v1::CalibrateChunk& chunk : capture.Chunks("models/m", 1 << 20)) {
+    chunks.push_back(chunk);
+    if (chunk.has_header()) {
+      v1::CalibrateHeader& header = *chunks.back().mutable_header();
+      header.mutable_options()->set_attention_output(true);
+      for (uint32_t layer = 0; layer < TestCapture::kLayers; ++layer) {
+        header.add_attention()->set_softmax_scale(0.25 * (1 + layer));
+      }
+    } else if (chunk.tensor().kind() == v1::TensorChunk::VALUE_GRADIENT) {
+      for (const int kind : {0, 1}) {
+        const std::string half(
+            reinterpret_cast<const char*>(capture.Tensor(
+                chunk.tensor().sequence(), chunk.tensor().layer(), kind)),
+            TestCapture::kTensorBytes);
+        v1::CalibrateChunk more = chunk;
+        more.mutable_tensor()->set_kind(kind == 0
+                                            ? v1::TensorChunk::QUERY
+                                            : v1::TensorChunk::OUTPUT_GRADIENT);
+        more.mutable_tensor()->set_data(half);
+        chunks.push_back(more);
+        more.mutable_tensor()->set_offset(half.size());
+        chunks.push_back(more);
+      }
+    }
+  }
+  return chunks;
+}
+
+TEST_F(StreamSourceTest,
+       DeliversQueriesAndOutputGradientsWhereTheyAreAskedFor) {
+  ChunkReader reader = ReaderOf(WithAttention(capture_));
+  const auto header = ReadHeader(reader);
+  const auto plan = MakePlan(header->model(), header->options(), "header.");
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  StreamSource source(*plan, *header, reader);
+  ASSERT_TRUE(source.Open().ok());
+  for (uint32_t i = 0; i < TestCapture::kSequences * TestCapture::kLayers;
+       ++i) {
+    const auto next = source.Next();
+    ASSERT_TRUE(next.ok() && next->has_value()) << next.status();
+    const CapturedLayer& layer = **next;
+    EXPECT_EQ(layer.attention.query_heads, 4);
+    EXPECT_EQ(layer.attention.softmax_scale, 0.25f * (1 + layer.layer));
+    const void* const tensors[] = {layer.query, layer.output_gradient};
+    for (const int kind : {0, 1}) {
+      const float* half = capture_.Tensor(layer.sequence, layer.layer, kind);
+      for (const size_t at : {size_t{0}, TestCapture::kTensorBytes}) {
+        EXPECT_EQ(0, memcmp(static_cast<const char*>(tensors[kind]) + at, half,
+                            TestCapture::kTensorBytes));
+      }
+    }
+  }
+  EXPECT_FALSE(source.Next()->has_value());
+}
+
+TEST_F(StreamSourceTest, AttentionMustBeWhole) {
+  Chunks chunks = WithAttention(capture_);
+  chunks[0].mutable_header()->mutable_attention()->RemoveLast();
+  ExpectRefused(chunks, "INVALID_ARGUMENT", "has 2 entries; needs 3");
+  chunks = WithAttention(capture_);
+  chunks[0].mutable_header()->mutable_attention(1)->set_softmax_scale(0);
+  ExpectRefused(chunks, "INVALID_ARGUMENT", "softmax_scale 0; must be finite");
+  chunks = Whole();
+  chunks[0].mutable_header()->add_attention()->set_softmax_scale(1);
+  ExpectRefused(chunks, "INVALID_ARGUMENT",
+                "needs 0 without options.attention_output");
+  chunks = Whole();
+  chunks[0].mutable_header()->mutable_options()->set_attention_output(true);
+  for (int i = 0; i < 3; ++i) {
+    chunks[0].mutable_header()->add_attention()->set_softmax_scale(1);
+  }
+  ExpectRefused(chunks, "CHUNK_OUT_OF_ORDER", "expected QUERY of layer 2");
+  chunks = WithAttention(capture_);
+  chunks[6].mutable_tensor()->set_offset(2 * TestCapture::kTensorBytes);
+  ExpectRefused(chunks, "WRONG_SHAPE", "of a tensor of 32768 bytes");
+}
+
+TEST_F(StreamSourceTest, AttentionOutputNeedsMoreThanSinksAndWindow) {
+  Chunks chunks = WithAttention(capture_);
+  v1::CalibrateOptions& options =
+      *chunks[0].mutable_header()->mutable_options();
+  options.set_sequence_length(32);
+  ExpectRefused(chunks, "UNSUPPORTED_SHAPE",
+                "above the 36 tokens of sinks and window; these have 32");
+  options.set_sequence_length(64);
+  options.set_subtract_means(true);
+  ExpectRefused(chunks, "INVALID_ARGUMENT", "subtract_means");
+}
+
 }  // namespace
 }  // namespace ratequant::calibration

@@ -20,6 +20,8 @@ _KINDS = {
     "key_gradient": worker.TensorChunk.KEY_GRADIENT,
     "value_gradient": worker.TensorChunk.VALUE_GRADIENT,
 }
+# With attention_output, after those.
+_ATTENTION_KINDS = {"query": worker.TensorChunk.QUERY, "output_gradient": worker.TensorChunk.OUTPUT_GRADIENT}
 
 
 def calibrate_capture(
@@ -31,6 +33,7 @@ def calibrate_capture(
     sink_tokens: int = 4,
     page_tokens: int = 32,
     subtract_means: bool = False,
+    attention_output: bool = False,
     timeout: float = 3600.0,
 ) -> Iterator[CalibrationProgress]:
     """Sends a capture to the client's worker and yields progress, as `Client.calibrate_model` does. The same tensors
@@ -38,15 +41,18 @@ def calibrate_capture(
 
     Args:
       model: the id it is stored under; empty means the capture's.
-      quantizers, sink_tokens, page_tokens, subtract_means, timeout: as in `Client.calibrate_model`.
+      quantizers, sink_tokens, page_tokens, subtract_means, attention_output, timeout: as in
+        `Client.calibrate_model`.
 
     Raises:
-      CaptureFileError: the capture has no gradients.
+      CaptureFileError: the capture has no gradients, or with attention_output none of attention's output.
       RateQuantError: the worker refused or failed.
     """
     info = capture.info
     if not info.gradients:
         raise CaptureFileError("the capture has no gradients, which calibration needs: record it with --gradients")
+    if attention_output and not info.output_gradients:
+        raise CaptureFileError("the capture has no gradients of attention's output, which attention_output needs: record it again")
     options = worker.CalibrateOptions(
         quantizers=[parse_quantizer(q) for q in quantizers],
         sequences=info.sequences,
@@ -54,6 +60,7 @@ def calibrate_capture(
         sink_tokens=sink_tokens,
         page_tokens=page_tokens,
         subtract_means=subtract_means,
+        attention_output=attention_output,
     )
     return client.calibrate_stream(model or info.model, _chunks(capture, options), timeout)
 
@@ -75,11 +82,13 @@ def _chunks(capture: CaptureReader, options: worker.CalibrateOptions) -> Iterato
                 software=info.software,
             ),
             dtype=info.dtype,
+            attention=[worker.LayerAttention(**vars(layer)) for layer in capture.attention if options.attention_output],
         )
     )
+    kinds = _KINDS | (_ATTENTION_KINDS if options.attention_output else {})
     for sequence in range(info.sequences):
         for layer in range(info.layers):
-            for name, kind in _KINDS.items():
+            for name, kind in kinds.items():
                 data = capture.tensor(sequence, layer, name).contiguous().view(torch.uint8).numpy().tobytes()
                 for offset in range(0, len(data), _PIECE_BYTES):
                     piece = worker.TensorChunk(

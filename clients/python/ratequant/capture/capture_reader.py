@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ratequant.capture.attention_parameters import AttentionParameters
 from ratequant.capture.capture_file import FORMAT_VERSION
 
 KINDS = ("key", "value", "query")
 GRADIENTS = ("key_gradient", "value_gradient")
+OUTPUT_GRADIENT = "output_gradient"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _TYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 # More than any model has, few enough that a wrong number can't keep a reader busy.
@@ -33,6 +35,7 @@ class CaptureInfo:
     Attributes:
       loss_sum: nats of each sequence; empty without gradients.
       gradients: whether K and V have theirs.
+      output_gradients: whether attention's output has its own too.
     """
 
     model: str
@@ -45,6 +48,7 @@ class CaptureInfo:
     dtype: str
     loss_sum: tuple[float, ...]
     gradients: bool
+    output_gradients: bool
     token_digest: str
     model_digest: str
     tokenizer_digest: str
@@ -56,6 +60,10 @@ class CaptureReader:
     """An open capture; tensors are read when they are asked for. A context manager, not thread-safe.
 
     The header is checked when it is opened: every tensor is there, of the announced shape and type, and nothing else.
+
+    Attributes:
+      info: what the capture says about itself.
+      attention: what attention of every layer computes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,14 +80,16 @@ class CaptureReader:
             raise CaptureFileError(f"{path} is not a safetensors file: {error}") from error
         try:
             self._names = set(self._file.keys())
-            self.info = _info(self._file.metadata() or {}, any(name.endswith("_gradient") for name in self._names))
+            self.info = _info(self._file.metadata() or {}, self._names)
             self._check_tensors()
+            self.attention = _attention(self._file.metadata(), self.info.layers)
         except CaptureFileError as error:
             self._file.__exit__(None, None, None)
             raise CaptureFileError(f"{path}: {error}") from None
 
     def tensor(self, sequence: int, layer: int, kind: str) -> torch.Tensor:
-        """One of KINDS, or of GRADIENTS where the capture has them: [heads, sequence_length, head_dim]."""
+        """One of KINDS, or of GRADIENTS and OUTPUT_GRADIENT where the capture has them: [heads, sequence_length,
+        head_dim]."""
         return self._file.get_tensor(_tensor_name(sequence, layer, kind))
 
     def __enter__(self) -> CaptureReader:
@@ -92,7 +102,7 @@ class CaptureReader:
 
     def _check_tensors(self) -> None:
         info = self.info
-        kinds = KINDS + (GRADIENTS if info.gradients else ())
+        kinds = KINDS + (GRADIENTS if info.gradients else ()) + ((OUTPUT_GRADIENT,) if info.output_gradients else ())
         expected = info.sequences * info.layers * len(kinds)
         if len(self._names) != expected:
             raise CaptureFileError(f"{len(self._names)} tensors; the metadata announces {expected}")
@@ -104,7 +114,7 @@ class CaptureReader:
     def _check_tensor(self, name: str, kind: str) -> None:
         if name not in self._names:
             raise CaptureFileError(f"{name} is missing")
-        heads = self.info.query_heads if kind == "query" else self.info.kv_heads
+        heads = self.info.query_heads if kind in ("query", OUTPUT_GRADIENT) else self.info.kv_heads
         shape = [heads, self.info.sequence_length, self.info.head_dim]
         view = self._file.get_slice(name)
         if view.get_shape() != shape or view.get_dtype() != _TYPE_NAMES[self.info.dtype]:
@@ -117,7 +127,9 @@ def _tensor_name(sequence: int, layer: int, kind: str) -> str:
     return f"sequence.{sequence}.layer.{layer}.{kind}"
 
 
-def _info(metadata: Mapping[str, str], gradients: bool) -> CaptureInfo:
+def _info(metadata: Mapping[str, str], names: Collection[str]) -> CaptureInfo:
+    output_gradients = any(name.endswith(f".{OUTPUT_GRADIENT}") for name in names)
+    gradients = output_gradients or any(name.endswith("_gradient") for name in names)
     version = _text(metadata, "ratequant_capture")
     if version != str(FORMAT_VERSION):
         raise CaptureFileError(f"capture format '{version}' isn't supported; supported: {FORMAT_VERSION}")
@@ -135,6 +147,7 @@ def _info(metadata: Mapping[str, str], gradients: bool) -> CaptureInfo:
         dtype=dtype,
         loss_sum=losses,
         gradients=gradients,
+        output_gradients=output_gradients,
         token_digest=metadata.get("token_digest", ""),
         model_digest=metadata.get("model_digest", ""),
         tokenizer_digest=metadata.get("tokenizer_digest", ""),
@@ -157,11 +170,23 @@ def _number(metadata: Mapping[str, str], name: str, most: int) -> int:
 
 
 def _losses(metadata: Mapping[str, str], sequences: int) -> tuple[float, ...]:
-    text = _text(metadata, "loss_sum")
+    return _numbers(metadata, "loss_sum", sequences, "losses")
+
+
+def _attention(metadata: Mapping[str, str], layers: int) -> tuple[AttentionParameters, ...]:
+    scales, caps, windows = (
+        _numbers(metadata, field.name, layers, "numbers from 0 on, a layer each")
+        for field in dataclasses.fields(AttentionParameters)
+    )
+    return tuple(AttentionParameters(scale, cap, int(window)) for scale, cap, window in zip(scales, caps, windows))
+
+
+def _numbers(metadata: Mapping[str, str], name: str, count: int, what: str) -> tuple[float, ...]:
+    text = _text(metadata, name)
     try:
-        losses = tuple(map(float, text.split(",")))
+        numbers = tuple(map(float, text.split(",")))
     except ValueError:
-        losses = ()
-    if len(losses) != sequences or not all(0 <= loss < float("inf") for loss in losses):
-        raise CaptureFileError(f"loss_sum '{text[:100]}' isn't {sequences} losses")
-    return losses
+        numbers = ()
+    if len(numbers) != count or not all(0 <= number < float("inf") for number in numbers):
+        raise CaptureFileError(f"{name} '{text[:100]}' isn't {count} {what}")
+    return numbers

@@ -38,7 +38,7 @@ def add_command(commands) -> None:
     add("--out", required=True, type=Path, metavar="FILE", help="the file to write; an old one is replaced when the new one is whole")
     add("--sequences", type=int, default=2, metavar="N", help="default %(default)s")
     add("--sequence-length", type=int, default=512, metavar="N", help="tokens of a sequence (default %(default)s)")
-    add("--gradients", action="store_true", help="also run backward and record the gradients of K and V")
+    add("--gradients", action="store_true", help="also run backward and record the gradients of K, V and attention's output")
     add("--model-name", default="", metavar="ID", help="id that goes into the file (default: the folder's name)")
     _add_inspect(verbs)
     _add_calibrate(verbs)
@@ -67,6 +67,7 @@ def _add_calibrate(verbs) -> None:
     add("--sinks", type=int, default=4, metavar="TOKENS", help="first tokens kept in fp16 (default %(default)s)")
     add("--page-tokens", type=int, default=32, metavar="TOKENS", help="tokens of a page (default %(default)s)")
     add("--subtract-means", action="store_true", help="take each channel's mean off K and V, as `ratequant calibrate` does")
+    add("--attention-output", action="store_true", help="also measure what --objective attention-output needs")
 
 
 def _record(arguments: argparse.Namespace) -> int:
@@ -111,6 +112,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
             sink_tokens=arguments.sinks,
             page_tokens=arguments.page_tokens,
             subtract_means=arguments.subtract_means,
+            attention_output=arguments.attention_output,
         ):
             if last is None or progress.phase != last.phase:
                 print(progress.phase.lower(), file=sys.stderr)

@@ -10,6 +10,7 @@ and runs no code from the folder.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from ratequant.capture.attention_parameters import AttentionParameters
     from ratequant.capture.geometry import Geometry
     from ratequant.capture.segment import Segment
 
@@ -73,6 +75,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--text", required=True, type=Path, help="UTF-8 text to run the model on")
     parser.add_argument("--sequences", required=True, type=int, help="number of sequences")
     parser.add_argument("--sequence-length", required=True, type=int, help="tokens of a sequence")
+    parser.add_argument("--attention-output", action="store_true", help="also capture Q and the gradient of attention's output")
     memory = parser.add_mutually_exclusive_group()
     memory.add_argument(
         "--memory-limit",
@@ -135,6 +138,7 @@ class _Engine:
         self._memory_limit: int | None = args.memory_limit
         self._device_map: str | None = args.device_map
         self._checkpoint = False  # Set once the model is there.
+        self._attention_output: bool = args.attention_output
         self._channel = channel
 
     def run(self) -> None:
@@ -207,20 +211,23 @@ class _Engine:
     def _capture(self, model: PreTrainedModel, geometry: Geometry, ids: np.ndarray) -> None:
         import torch
 
+        from ratequant.capture.output_tap import OutputTap
         from ratequant.capture.placement import input_device
         from ratequant.capture.segment import Segment
         from ratequant.capture.sequence import capture_sequence
 
         self._channel.note("waiting for the worker's start")
         start = self._channel.receive("start")
-        segment = Segment(*_start_fields(start), geometry, self._length, model.dtype)
+        segment = Segment(*_start_fields(start), geometry, self._length, model.dtype, self._attention_output)
         slots = _Slots(self._channel, segment)
-        for sequence in range(self._sequences):
-            self._channel.note(f"sequence {sequence + 1} of {self._sequences}")
-            slots.sequence = sequence
-            row = torch.from_numpy(ids[sequence]).long().to(input_device(model))
-            loss = capture_sequence(model, geometry, row, slots.on_layer, self._checkpoint)
-            self._channel.send("sequence", sequence=sequence, loss_sum=loss.sum, loss_tokens=loss.tokens)
+        output_tap = OutputTap(model) if self._attention_output else None
+        with output_tap or contextlib.nullcontext():
+            for sequence in range(self._sequences):
+                self._channel.note(f"sequence {sequence + 1} of {self._sequences}")
+                slots.sequence = sequence
+                row = torch.from_numpy(ids[sequence]).long().to(input_device(model))
+                loss = capture_sequence(model, geometry, row, slots.on_layer, self._checkpoint, output_tap)
+                self._channel.send("sequence", sequence=sequence, loss_sum=loss.sum, loss_tokens=loss.tokens)
 
 
 class _Slots:
@@ -233,11 +240,12 @@ class _Slots:
         self._free = list(range(segment.slots))
         self._sent: set[int] = set()
 
-    def on_layer(self, layer: int, *tensors: torch.Tensor) -> None:
+    def on_layer(self, layer: int, *tensors: torch.Tensor, attention: AttentionParameters | None = None) -> None:
         slot = self._free.pop() if self._free else self._wait()
         self._segment.fill(slot, tensors)
         self._sent.add(slot)
-        self._channel.send("layer", sequence=self.sequence, layer=layer, slot=slot)
+        parameters = {} if attention is None else vars(attention)
+        self._channel.send("layer", sequence=self.sequence, layer=layer, slot=slot, **parameters)
 
     def _wait(self) -> int:
         """The next slot that is released; only called while every slot is in use."""

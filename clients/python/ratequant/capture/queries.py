@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -13,6 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ratequant.capture.attention_parameters import AttentionParameters
 from ratequant.capture.errors import UNSUPPORTED_MODEL, CaptureError
 
 _NAME = "ratequant_tap"
@@ -21,19 +21,12 @@ _NAME = "ratequant_tap"
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
-@dataclasses.dataclass(frozen=True)
-class AttentionParameters:
-    """What attention of one layer computes, as kernels/include/ratequant/kv/attention.h has
-    it; 0: no cap, no window."""
-
-    softmax_scale: float
-    soft_cap: float
-    sliding_window: int
-
-
 # Called with layer, its parameters, Q [query_heads, tokens, head_dim], K and V [kv_heads,
 # tokens, head_dim], in the model's dtype and on its device.
 OnAttention = Callable[[int, AttentionParameters, torch.Tensor, torch.Tensor, torch.Tensor], None]
+# Called in the backward pass with layer and the gradient of attention's output, [query_heads,
+# tokens, head_dim]: before the output projection, a query head by itself.
+OnOutputGradient = Callable[[int, torch.Tensor], None]
 
 
 class AttentionTap:
@@ -44,9 +37,12 @@ class AttentionTap:
     passes over one whole sequence. A context manager, not thread-safe; one at a time.
     """
 
-    def __init__(self, model: PreTrainedModel, on_attention: OnAttention) -> None:
+    def __init__(
+        self, model: PreTrainedModel, on_attention: OnAttention, on_output_gradient: OnOutputGradient | None = None
+    ) -> None:
         self._model = model
         self._on_attention = on_attention
+        self._on_output_gradient = on_output_gradient
         self._implementation: str = model.config._attn_implementation
         self._checked: set[int] = set()
 
@@ -82,6 +78,10 @@ class AttentionTap:
             _check(layer, exact_attention(parameters, *tensors), result[0].detach()[0].transpose(0, 1))
             self._checked.add(layer)
         self._on_attention(layer, parameters, *tensors)
+        if self._on_output_gradient is not None:
+            result[0].register_hook(
+                lambda gradient: self._on_output_gradient(layer, gradient.detach()[0].transpose(0, 1))
+            )
         return result
 
     def _attention_of(self, module: torch.nn.Module) -> Callable[..., Any]:

@@ -35,7 +35,7 @@ class RecordOptions:
       text: UTF-8 text file; its beginning is used.
       out: the file to write; an old one is replaced.
       sequences, sequence_length: how much of it.
-      gradients: also run backward and record the gradients of K and V.
+      gradients: also run backward and record the gradients of K, V and attention's output.
       model_name: id that goes into the file; empty means the folder's name.
     """
 
@@ -102,6 +102,7 @@ class _Recorder:
         heads = {"key": geometry.kv_heads, "value": geometry.kv_heads, "query": geometry.query_heads}
         if self._options.gradients:
             heads |= {"key_gradient": geometry.kv_heads, "value_gradient": geometry.kv_heads}
+            heads |= {"output_gradient": geometry.query_heads}
         shapes = {
             _tensor_name(sequence, layer, kind): (count, tokens, geometry.head_dim)
             for sequence in range(self._options.sequences)
@@ -129,8 +130,12 @@ class _Recorder:
         def on_gradient(layer: int, keys, values, key_gradient: torch.Tensor, value_gradient: torch.Tensor) -> None:
             write(layer, key_gradient=key_gradient, value_gradient=value_gradient)
 
-        with AttentionTap(self._model, on_attention):
-            if self._options.gradients:
+        def on_output_gradient(layer: int, gradient: torch.Tensor) -> None:
+            write(layer, output_gradient=gradient)
+
+        gradients = self._options.gradients
+        with AttentionTap(self._model, on_attention, on_output_gradient if gradients else None):
+            if gradients:
                 self._losses.append(capture_sequence(self._model, self._geometry, ids, on_gradient).sum)
             else:
                 with torch.no_grad():

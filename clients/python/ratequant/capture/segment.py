@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 
@@ -10,12 +11,18 @@ import torch
 from ratequant.capture.errors import ENGINE_ERROR, CaptureError
 from ratequant.capture.geometry import Geometry
 
-_TENSORS = 4  # K, V, gradient of K, gradient of V
 
 
-def slot_bytes(geometry: Geometry, tokens: int, dtype: torch.dtype) -> int:
-    """Bytes of one slot: four tensors [kv_heads, tokens, head_dim] of `dtype`."""
-    return _TENSORS * geometry.kv_heads * tokens * geometry.head_dim * dtype.itemsize
+def slot_shapes(geometry: Geometry, tokens: int, attention_output: bool = False) -> list[tuple[int, int, int]]:
+    """Shapes of a slot's tensors: K, V, gradient of K, gradient of V, and with `attention_output` Q and the gradient of
+    attention's output."""
+    heads = [geometry.kv_heads] * 4 + [geometry.query_heads] * (2 if attention_output else 0)
+    return [(count, tokens, geometry.head_dim) for count in heads]
+
+
+def slot_bytes(geometry: Geometry, tokens: int, dtype: torch.dtype, attention_output: bool = False) -> int:
+    """Bytes of one slot, its tensors of `dtype`."""
+    return sum(map(math.prod, slot_shapes(geometry, tokens, attention_output))) * dtype.itemsize
 
 
 class Segment:
@@ -25,14 +32,21 @@ class Segment:
     """
 
     def __init__(
-        self, path: str, slots: int, slot_size: int, geometry: Geometry, tokens: int, dtype: torch.dtype
+        self,
+        path: str,
+        slots: int,
+        slot_size: int,
+        geometry: Geometry,
+        tokens: int,
+        dtype: torch.dtype,
+        attention_output: bool = False,
     ) -> None:
         """Maps the segment at `path` for writing.
 
         Raises:
           CaptureError: ENGINE_ERROR; it can't be mapped, is too small, or has slots of another size.
         """
-        expected = slot_bytes(geometry, tokens, dtype)
+        expected = slot_bytes(geometry, tokens, dtype, attention_output)
         if slots < 1 or slot_size != expected:
             raise CaptureError(
                 ENGINE_ERROR,
@@ -40,13 +54,14 @@ class Segment:
             )
         self.slots = slots
         self._map = _map(path, slots * slot_size)
-        shape = (slots, _TENSORS, geometry.kv_heads, tokens, geometry.head_dim)
-        self._slots = torch.frombuffer(self._map, dtype=dtype).view(shape)
+        self._shapes = slot_shapes(geometry, tokens, attention_output)
+        self._slots = torch.frombuffer(self._map, dtype=dtype).view(slots, -1)
 
     def fill(self, slot: int, tensors: tuple[torch.Tensor, ...]) -> None:
-        """Copies K, V and their gradients into `slot`; it is complete when this returns."""
-        for target, tensor in zip(self._slots[slot], tensors, strict=True):
-            target.copy_(tensor)
+        """Copies tensors of `slot_shapes` into `slot`; it is complete when this returns."""
+        targets = self._slots[slot].split([math.prod(shape) for shape in self._shapes])
+        for target, shape, tensor in zip(targets, self._shapes, tensors, strict=True):
+            target.view(shape).copy_(tensor)
 
 
 def _map(path: str, size: int) -> mmap.mmap:

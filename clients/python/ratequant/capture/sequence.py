@@ -15,11 +15,13 @@ from ratequant.capture.checkpointing import checkpointed
 from ratequant.capture.errors import ENGINE_ERROR, UNSUPPORTED_MODEL, CaptureError
 from ratequant.capture.geometry import Geometry
 from ratequant.capture.loss import summed_nll_to_gradient_
+from ratequant.capture.output_tap import OutputTap
 
 # Called with layer, K, V, gradient of K, gradient of V, each [kv_heads, tokens, head_dim]
-# in the model's dtype and on its device, not necessarily contiguous. The tensors may be
-# released when it returns.
-OnLayer = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+# in the model's dtype and on its device, not necessarily contiguous; with an OutputTap also
+# with Q and the gradient of attention's output, [query_heads, tokens, head_dim], and
+# `attention`, what it computes. The tensors may be released when it returns.
+OnLayer = Callable[..., None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,11 @@ class _Tap:
     again before its backward pass.
     """
 
-    def __init__(self, shape: tuple[int, int, int, int], again: bool, on_layer: OnLayer) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int, int], again: bool, on_layer: OnLayer, output_tap: OutputTap | None
+    ) -> None:
         self._shape = shape
+        self._output_tap = output_tap
         self._again = again
         self._on_layer = on_layer
         self._tensors: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -79,7 +84,12 @@ class _Tap:
         if len(gradients) == 2:
             keys, values = self._tensors.pop(layer)
             self.delivered.add(layer)
-            self._on_layer(layer, keys, values, gradients.pop("k"), gradients.pop("v"))
+            tensors = keys, values, gradients.pop("k"), gradients.pop("v")
+            if self._output_tap is None:
+                self._on_layer(layer, *tensors)
+            else:
+                attention, *others = self._output_tap.take(layer)
+                self._on_layer(layer, *tensors, *others, attention=attention)
 
 
 def capture_sequence(
@@ -88,6 +98,7 @@ def capture_sequence(
     ids: torch.Tensor,
     on_layer: OnLayer,
     checkpoint: bool = False,
+    output_tap: OutputTap | None = None,
 ) -> SequenceLoss:
     """Captures one sequence.
 
@@ -104,14 +115,17 @@ def capture_sequence(
       on_layer: may block; what it raises ends the capture and is raised here.
       checkpoint: keep only each layer's input and run the layer again on the way back: activations, K, V
         and gradients of one layer at a time are in memory then, for a forward pass more.
+      output_tap: entered, of the same model; the layers then come with what it has.
 
     Raises:
       CaptureError: UNSUPPORTED_MODEL; K and V don't have the probed shape. ENGINE_ERROR; the
         loss isn't finite, or a layer's gradient never came.
     """
     tokens = ids.shape[0]
-    tap = _Tap((1, geometry.kv_heads, tokens, geometry.head_dim), checkpoint, on_layer)
+    tap = _Tap((1, geometry.kv_heads, tokens, geometry.head_dim), checkpoint, on_layer, output_tap)
     layers = checkpointed(model, geometry.layers) if checkpoint else contextlib.nullcontext()
+    if output_tap is not None:
+        output_tap.keeps = not checkpoint
     with torch.enable_grad(), layers:
         cache = TapCache(tap.on_update)
         logits = model(input_ids=ids[None], past_key_values=cache, use_cache=True).logits
@@ -119,6 +133,8 @@ def capture_sequence(
         if not math.isfinite(loss):
             raise CaptureError(ENGINE_ERROR, f"the model's loss is {loss}: its weights or activations are not finite")
         tap.backward = True
+        if output_tap is not None:
+            output_tap.keeps = True
         logits.backward(logits.detach())
     missing = sorted(set(range(geometry.layers)) - tap.delivered)
     if missing:

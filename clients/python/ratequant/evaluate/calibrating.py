@@ -50,6 +50,7 @@ def _fits(calibration: calibration_pb2.Calibration, options: EvaluateOptions, pr
         and capture.means_subtracted == options.subtract_means
         and Provenance(capture.model_digest, capture.token_digest) == provenance
         and measured.issuperset(options.quantizers)
+        and (capture.attention_output or not options.attention_output)
     )
 
 
@@ -72,6 +73,7 @@ def calibrate(client: Client, options: EvaluateOptions, text: str, status: Statu
         sink_tokens=options.sinks,
         page_tokens=options.page_tokens,
         subtract_means=options.subtract_means,
+        attention_output=options.attention_output,
     ):
         status.update(last.tokens_done, last.tokens_total, f"calibrating: {last.phase.lower()}")
     if last is None or last.phase != "DONE":

@@ -15,6 +15,7 @@ STRATEGIES = {
     "paper": ("paper", "allocated"),
     "measured": ("measured", "allocated"),
     "loss-projected": ("loss-projected", "allocated"),
+    "attention-output": ("attention-output", "allocated"),
 }
 DEFAULT_STRATEGIES = ("uniform", "k-ceil-v-floor", "paper", "loss-projected")
 # Always measured: what every row is compared with.
@@ -109,6 +110,11 @@ class EvaluateOptions:
             raise ValueError("a data folder is for services that evaluate starts itself; an endpoint is given")
         if self.record and not (self.endpoint or self.data_dir):
             raise ValueError("record needs an endpoint or a data folder: services without one keep nothing")
+
+    @property
+    def attention_output(self) -> bool:
+        """Whether a strategy needs a calibration with d2."""
+        return any(STRATEGIES.get(strategy, ("",))[0] == "attention-output" for strategy in self.strategies)
 
     @property
     def sequences(self) -> int:

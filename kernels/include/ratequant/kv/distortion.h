@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "ratequant/kv/attention.h"
 #include "ratequant/kv/codec.h"
 #include "ratequant/kv/device.h"
 #include "ratequant/kv/quantizer.h"
@@ -28,6 +29,23 @@ struct DistortionTable {
   // sample: their standard deviation (n - 1) over the square root of their
   // number. Empty when there is only one sequence, or they differ in length.
   std::vector<double> c2_standard_error;
+  // Mean over tokens of (sum over the group's query heads and channels of
+  // gradient of the output * change of the output)^2: the attention-output
+  // distortion. Empty unless it is measured.
+  std::vector<double> d2;
+};
+
+// One layer of one sequence, as attention has it. All are dense, of `dtype`, in
+// host memory; token 0 is the first of the sequence.
+struct AttentionCapture {
+  int layer = 0;
+  int tokens = 0;
+  const void* keys = nullptr;              // [kv_heads, tokens, head_dim]
+  const void* values = nullptr;            // as keys
+  const void* queries = nullptr;           // [query_heads, tokens, head_dim]
+  const void* output_gradients = nullptr;  // as queries
+  DType dtype = DType::kFloat32;
+  AttentionParams params;  // query_heads are the sweep's
 };
 
 // Everything a calibration measures (method: "Distortion, weights, curves";
@@ -60,6 +78,11 @@ class DistortionSweep {
     Device device = {};
     int threads = 0;                   // CPU; 0: one per core
     Backend backend = Backend::kSimd;  // CPU
+    // Above 0, a multiple of kv_heads: d2 is measured, by AddAttention.
+    int query_heads = 0;
+    // The newest tokens of every query, its own included, that d2 takes as
+    // exact, as a cache keeps them.
+    int attention_window = 32;
   };
 
   // INVALID_ARGUMENT names the value that isn't supported and what is.
@@ -82,6 +105,18 @@ class DistortionSweep {
   virtual absl::Status Add(int layer, Tensor tensor, int tokens,
                            const void* values, const void* gradients,
                            DType dtype) = 0;
+
+  // Adds one layer of one sequence to d2; Options::query_heads must be above 0.
+  // Attention is computed again for every group, quantizer and width. A query at
+  // t sees the tokens s <= t that its layer's window allows; of those, sinks and
+  // s > t - attention_window are exact, all others are the group's decoded ones.
+  // Unlike in a cache, K of kivi counts as quantized token by token, not when
+  // its block has left the window whole. The reference computes in double; the
+  // others in fp32, with which d2 is within 1e-3 of it. The same input gives the
+  // same bits on the same device.
+  //
+  // tokens as in Add, and above sink_tokens + attention_window. Errors as Add's.
+  virtual absl::Status AddAttention(const AttentionCapture& capture) = 0;
 
   // The means over everything added. FAILED_PRECONDITION when a group got
   // nothing, or not as many tokens as the others; DATA_LOSS when all values of
