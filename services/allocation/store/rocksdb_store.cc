@@ -316,9 +316,10 @@ absl::Status RocksDbStore::Write(const std::vector<Mutation>& mutations,
   rocksdb::Status status = write();
   if (status.ok()) return absl::OkStatus();
   // After a failed write RocksDB refuses all others until it is told to resume,
-  // which works as soon as the disk does again. A full disk it watches itself:
-  // it is busy then, and takes writes again seconds after there is room.
-  if (db_->Resume().ok()) status = write();
+  // which works as soon as the disk does again. A full disk it watches itself,
+  // and takes writes again seconds after there is room; told to resume while
+  // there is none, it may give up for good.
+  if (!status.IsNoSpace() && db_->Resume().ok()) status = write();
   return status.ok() ? absl::OkStatus() : StoreError(status, "writing");
 }
 

@@ -54,6 +54,16 @@ class Disk : public rocksdb::FileSystemWrapper {
 
   const char* Name() const override { return "FailingDisk"; }
 
+  // A full disk has no room, which is what RocksDB waits for to change.
+  IOStatus GetFreeSpace(const std::string& path, const IOOptions& options,
+                        uint64_t* free, IODebugContext* debug) override {
+    if (*mode_ != Mode::kNoSpace) {
+      return target()->GetFreeSpace(path, options, free, debug);
+    }
+    *free = 0;
+    return IOStatus::OK();
+  }
+
   IOStatus NewWritableFile(const std::string& name,
                            const rocksdb::FileOptions& options,
                            std::unique_ptr<FSWritableFile>* file,

@@ -16,7 +16,7 @@ class FailingDisk {
 
   FailingDisk();
 
-  // What every later write and sync does.
+  // What every later write and sync does, and whether there is room.
   void Set(Mode mode) { *mode_ = mode; }
 
   rocksdb::Env* env() { return env_.get(); }
