@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +58,8 @@ class CaptureInfo:
 
 
 class CaptureReader:
-    """An open capture; tensors are read when they are asked for. A context manager, not thread-safe.
+    """An open capture; tensors are read when they are asked for. A context manager. `tensor` and closing may meet in
+    two threads: a call that sends a capture may end while its sender still reads.
 
     The header is checked when it is opened: every tensor is there, of the announced shape and type, and nothing else.
 
@@ -74,6 +76,7 @@ class CaptureReader:
         """
         with open(path, "rb"):
             pass
+        self._lock = threading.Lock()
         try:
             self._file = safe_open(path, "pt").__enter__()
         except SafetensorError as error:
@@ -90,7 +93,8 @@ class CaptureReader:
     def tensor(self, sequence: int, layer: int, kind: str) -> torch.Tensor:
         """One of KINDS, or of GRADIENTS and OUTPUT_GRADIENT where the capture has them: [heads, sequence_length,
         head_dim]."""
-        return self._file.get_tensor(_tensor_name(sequence, layer, kind))
+        with self._lock:
+            return self._file.get_tensor(_tensor_name(sequence, layer, kind))
 
     def __enter__(self) -> CaptureReader:
         return self
@@ -98,7 +102,8 @@ class CaptureReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.__exit__(kind, error, trace)
+        with self._lock:
+            self._file.__exit__(kind, error, trace)
 
     def _check_tensors(self) -> None:
         info = self.info
