@@ -21,6 +21,7 @@ from ratequant.evaluate.configurations import Configuration
 from ratequant.evaluate.map_source import ANY
 from ratequant.evaluate.paired import BLOCK_TOKENS
 from ratequant.evaluate.status import Status
+from ratequant.report.marker import marker
 from ratequant.report.markup import Markup, element, svg
 from ratequant.report.palette import quantizer_classes
 from ratequant.report.perplexity import HEIGHT, WIDTH, plot_perplexity
@@ -141,21 +142,22 @@ def frontier_picture(rows: list[dict]) -> Markup:
         element("rect", width=WIDTH, height=height, fill="var(--surface)"),
         *_legend(plot.names, classes),
         element("g", plot.marks, transform=f"translate(0 {_LEGEND_HEIGHT:g})"),
+        scale=False,
     )
     return Markup(picture.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" ', 1))
 
 
 def _legend(names: list[str], classes: dict[str, str]) -> list[Markup]:
-    """A colour for each series, then what filled and hollow points mean; on as
+    """A point of each series, then what filled and hollow points mean; on as
     many lines as that takes."""
-    entries = [(name, f"point {classes[name]}") for name in names]
-    entries += [("loss-projected", "point q-uniform"), ("uniform", "point q-uniform hollow")]
+    entries = [(name, classes[name], False) for name in names]
+    entries += [("loss-projected", "q-uniform", False), ("uniform", "q-uniform", True)]
     x, y, parts = _LEGEND_START, 20.0, []
-    for text, class_ in entries:
+    for text, class_, hollow in entries:
         length = 30.0 + 6.5 * len(text)
         if x + length > WIDTH:
             x, y = _LEGEND_START, y + 20.0
-        parts.append(element("circle", cx=x, cy=y, r=4.5, class_=class_))
+        parts.append(marker(x, y, class_, hollow=hollow))
         parts.append(element("text", text, x=x + 10, y=y + 4, class_="tick"))
         x += length
     return parts

@@ -66,7 +66,9 @@ def test_the_picture_is_an_svg_of_its_own_with_every_series_that_can_be_seen(fou
     tooltips = [title.text for title in picture.iter(f"{space}title")]
     assert sum(MIX + "," in text for text in tooltips) == len(BUDGETS)
     right = float(picture.get("viewBox").split()[2])
-    assert all(0 <= float(circle.get("cx")) <= right for circle in picture.iter(f"{space}circle"))
+    points = [path for path in picture.iter(f"{space}path") if "point" in path.get("class").split()]
+    assert len(points) > 2 * len(BUDGETS)
+    assert all(0 <= float(point.get("d")[1:].partition(",")[0]) <= right for point in points)
 
 
 def test_losses_are_there_again_when_the_folder_is_opened_anew(tmp_path):

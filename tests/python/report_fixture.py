@@ -7,6 +7,8 @@ import math
 
 from ratequant.evaluate.bundle import Bundle
 from ratequant.quantizer import parse_quantizer
+from ratequant.report.content import Content
+from ratequant.report.files import FileSet
 from ratequant.v1 import allocation_service_pb2, bit_map_pb2, calibration_pb2, model_pb2
 
 MODEL = "models/Example-135M"
@@ -21,10 +23,12 @@ def geometry(layers: int = 30, kv_heads: int = 3) -> model_pb2.ModelGeometry:
     return model_pb2.ModelGeometry(layers=layers, kv_heads=kv_heads, query_heads=3 * kv_heads, head_dim=64)
 
 
-def make_calibration(shape: model_pb2.ModelGeometry) -> calibration_pb2.Calibration:
+def make_calibration(shape: model_pb2.ModelGeometry, change: float = 0.0) -> calibration_pb2.Calibration:
+    """`change` shifts the distortion of single groups, each its own way; their
+    standard errors are a tenth."""
     groups = shape.layers * shape.kv_heads * 2
     calibration = calibration_pb2.Calibration(
-        name=CALIBRATION,
+        name=CALIBRATION if not change else CALIBRATION[:-4] + "0123",
         geometry=shape,
         capture=calibration_pb2.CaptureInfo(sequences=16, sequence_length=512, sink_tokens=4, device="cpu"),
         groups=[calibration_pb2.GroupStatistics(g2=0.01, x2=1.0)] * groups,
@@ -38,7 +42,12 @@ def make_calibration(shape: model_pb2.ModelGeometry) -> calibration_pb2.Calibrat
                 step = (2.0**width - 1) ** -2 * 4 if name != "turboquant" else _BETA[name] ** -width
                 table.mse.append(size * step / 10)
                 table.c1.append(size * step / 1e4)
-                table.c2.append(size * step / 2e4)
+                table.c2.append(size * step / 2e4 * (1 + change * math.cos(group)))
+                table.c2_standard_error.append(table.c2[-1] / 10)
+        for width in range(1, 9):
+            stored = round((width + _OVERHEAD[name]) * 32 * shape.head_dim / 8)
+            table.key_page_bytes.append(stored)
+            table.value_page_bytes.append(stored)
         for fit, scale in ((table.key_fit, 1.0), (table.value_fit, 0.3)):
             fit.alpha, fit.beta, fit.r2 = _ALPHA[name] * scale * 0.9, _BETA[name], 0.9986
     return calibration
@@ -60,6 +69,9 @@ def make_bit_map(shape: model_pb2.ModelGeometry, bits: float, salt: int) -> bit_
         bytes_per_token=bits * groups * shape.head_dim / 8,
     )
     bit_map.cache.context_tokens = 4096
+    bit_map.budget.effective_bits = bits
+    bit_map.policy.objective = bit_map_pb2.Policy.LOSS_PROJECTED
+    bit_map.policy.strategy = bit_map_pb2.Policy.ALLOCATED
     return bit_map
 
 
@@ -113,3 +125,12 @@ def make_evaluation(layers: int = 30, kv_heads: int = 3) -> tuple[list[dict], Bu
     curves = {"any": make_curve(0.25, 0.5, True)}
     curves |= {name: make_curve(_OVERHEAD[name], 1.0, True) for name in QUANTIZERS}
     return rows, Bundle(make_calibration(shape), maps, curves)
+
+
+def make_content(rows: list[dict], bundle: Bundle | None = None) -> Content:
+    """What the command makes of an evaluation's two files."""
+    files = FileSet()
+    files.add_rows(rows)
+    if bundle is not None:
+        files.add_bundle(bundle, "calibration")
+    return files.content()

@@ -19,7 +19,7 @@ examples:
   python -m ratequant evaluate --model build/models/SmolLM2-135M-Instruct \\
       --calibrate-text calibration.txt --eval-text held-out.txt --tokens 3000 \\
       --code-bits 2.5 --effective-bits 3.0 --json rows.json --bundle bundle.json
-  python -m ratequant report --json rows.json --bundle bundle.json --out report.html
+  python -m ratequant report rows.json bundle.json --out report.html
 
 Each verb has a --help of its own. Models, calibrations and bit maps are listed
 and fetched by the `ratequant` command."""

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from typing import Any
 
 from google.protobuf import json_format
 
@@ -47,6 +48,19 @@ class Bundle:
         """
         try:
             data = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise _no_bundle(path, error) from error
+        return cls.parse(data, path)
+
+    @classmethod
+    def parse(cls, data: Any, path: str | os.PathLike) -> Bundle:
+        """A bundle from the JSON value of the file at `path`, which only names
+        it in errors.
+
+        Raises:
+          ValueError: it isn't a bundle, or of another version.
+        """
+        try:
             version = data["ratequant_bundle"]
             if version != VERSION:
                 raise ValueError(f"version {version}; supported: {VERSION}")
@@ -60,7 +74,11 @@ class Bundle:
                 },
             )
         except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError) as error:
-            raise ValueError(f"'{path}' isn't a bundle that `evaluate --bundle` wrote: {error}") from error
+            raise _no_bundle(path, error) from error
+
+
+def _no_bundle(path: str | os.PathLike, error: Exception) -> ValueError:
+    return ValueError(f"'{path}' isn't a bundle that `evaluate --bundle` wrote: {error}")
 
 
 def write_json(path: str | os.PathLike, value, indent: int | None = 1) -> None:

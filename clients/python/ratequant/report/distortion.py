@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from ratequant.quantizer import quantizer_name
-from ratequant.report.axes import Scale, format_tick, frame, log_range, log_ticks, polyline
-from ratequant.report.markup import Markup, element, join, svg, table, tooltip
+from ratequant.report.axes import Scale, frame, log_range, log_ticks, polyline
+from ratequant.report.estimate import format_value
+from ratequant.report.marker import marker, marker_swatch
+from ratequant.report.markup import Markup, element, join, svg, table
 from ratequant.report.palette import legend
 from ratequant.v1 import calibration_pb2
 
@@ -29,7 +31,7 @@ def distortion_curves(calibration: calibration_pb2.Calibration, classes: dict[st
     panels = [_panel(calibration, means, classes, tensor, y_range) for tensor in range(2)]
     label = "Mean squared error against bits, per quantizer: K left, V right"
     picture = svg(2 * _PANEL_WIDTH, _HEIGHT, label, *panels)
-    return join(legend((name, f"fill {classes[name]}") for name in means), picture, _fit_table(calibration))
+    return join(legend((name, marker_swatch(classes[name], line=True)) for name in means), picture, _fit_table(calibration))
 
 
 def _mean_mse(table: calibration_pb2.DistortionTable, tensor: int) -> dict[int, float]:
@@ -61,9 +63,8 @@ def _panel(
         parts.append(_fit_line(fit, list(table.widths), x, y, classes[name]))
         for width, value in means[name][tensor].items():
             if value > 0:
-                point = element("circle", tooltip(f"{name}, {width} bits: {format_value(value)}"),
-                                cx=x(width), cy=y(value), r=4.5, class_=f"point {classes[name]}")  # fmt: skip
-                parts.append(point)
+                title = f"{name}, {width} bits: {format_value(value)}"
+                parts.append(marker(x(width), y(value), classes[name], title))
     return join(*parts)
 
 
@@ -92,8 +93,3 @@ def _fit_table(calibration: calibration_pb2.Calibration) -> Markup:
             cells += [format_value(fit.alpha), f"{fit.beta:.2f}", f"{fit.r2:.4f}"]
         rows.append(cells)
     return table(["fit over 2-6 bits", "K: α", "β", "R²", "V: α", "β", "R²"], rows)
-
-
-def format_value(value: float) -> str:
-    """Three significant digits."""
-    return format_tick(float(f"{value:.3g}"))

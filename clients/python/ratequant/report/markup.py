@@ -31,8 +31,9 @@ def join(*children: object) -> Markup:
 
 def svg(width: float, height: float, label: str, *children: object, scale: bool = True) -> Markup:
     """A picture with a description for screen readers. With `scale` it is as
-    wide as its column; without, `width` pixels."""
-    return element(
+    wide as its column, and can be scrolled where that is too narrow to read;
+    without, `width` pixels."""
+    picture = element(
         "svg",
         *children,
         viewBox=f"0 0 {_value(width)} {_value(height)}",
@@ -41,6 +42,7 @@ def svg(width: float, height: float, label: str, *children: object, scale: bool 
         role="img",
         aria_label=label,
     )
+    return element("div", picture, class_="picture") if scale else picture
 
 
 def tooltip(text: str) -> Markup:

@@ -1,4 +1,9 @@
-"""Colours by quantizer, the same in every figure of a page."""
+"""Colours by quantizer, the same in every figure of a page.
+
+The style sheet takes them from palettes that people with any colour vision can
+tell apart: Okabe and Ito's for kinds, viridis for sizes, ColorBrewer's PuOr for
+differences. Shapes, dashes and figures say the same once more.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,9 @@ from ratequant.report.markup import Markup, element
 # CSS classes; the page's style sheet gives each a colour for light and dark.
 _FAMILY_CLASS = {"rtn": "q-rtn", "kivi": "q-kivi", "quarot": "q-quarot", "turboquant": "q-turboquant", "any": "q-any"}
 _FURTHER_CLASSES = ("q-a", "q-b", "q-c", "q-d")
+# Steps of the style sheet's colour scales.
+SIZE_STEPS = 12
+DIFFERENCE_STEPS = 4
 
 
 def quantizer_classes(names: Iterable[str]) -> dict[str, str]:
@@ -25,10 +33,43 @@ def quantizer_classes(names: Iterable[str]) -> dict[str, str]:
     return classes
 
 
+def size_class(part: float) -> str:
+    """The colour of a size, 0 the smallest and 1 the largest on the scale."""
+    return f"v{min(max(int(part * SIZE_STEPS), 0), SIZE_STEPS - 1)}"
+
+
+def difference_class(steps: float) -> str:
+    """The colour of a difference, in steps of the scale either way."""
+    whole = min(max(round(steps), -DIFFERENCE_STEPS), DIFFERENCE_STEPS)
+    return "d0" if whole == 0 else f"d{'n' if whole < 0 else 'p'}{abs(whole)}"
+
+
+def size_scale(low: str, high: str) -> Markup:
+    """The whole colour scale of sizes between two labels."""
+    return _scale(low, [f"v{step}" for step in range(SIZE_STEPS)], high)
+
+
+def difference_scale(low: str, high: str) -> Markup:
+    """The whole colour scale of differences between two labels."""
+    steps = range(-DIFFERENCE_STEPS, DIFFERENCE_STEPS + 1)
+    return _scale(low, [difference_class(step) for step in steps], high)
+
+
+def _scale(low: str, classes: list[str], high: str) -> Markup:
+    steps = [element("span", class_=f"fill {class_}") for class_ in classes]
+    return element("p", low, element("span", *steps, class_="steps"), high, class_="scale")
+
+
+def stripe_swatch(class_: str) -> Markup:
+    """A legend's piece of the stripe that marks a quantizer in a map."""
+    stripe = element("path", d="M0,6h26", class_=f"stripe {class_}")
+    return element("svg", stripe, width=26, height=12, class_="mark", aria_hidden="true")
+
+
 def legend(entries: Iterable[tuple[str, str]]) -> Markup:
-    """(label, CSS class) pairs with a swatch each."""
-    return element(
-        "ul",
-        *(element("li", element("span", class_=f"swatch {class_}"), label) for label, class_ in entries),
-        class_="legend",
-    )
+    """(label, swatch) pairs; a swatch is Markup or the CSS class of a plain one."""
+    items = []
+    for label, swatch in entries:
+        picture = swatch if isinstance(swatch, Markup) else element("span", class_=f"swatch {swatch}")
+        items.append(element("li", picture, label))
+    return element("ul", *items, class_="legend")

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 from ratequant.report.axes import Scale, error_bar, frame, linear_ticks, log_range, log_ticks, polyline
+from ratequant.report.marker import marker, marker_swatch
 from ratequant.report.markup import Markup, element, join, svg, table, tooltip
 from ratequant.report.palette import legend
 
@@ -26,8 +27,8 @@ def perplexity_chart(rows: list[dict], classes: dict[str, str]) -> Markup:
     plot = plot_perplexity(rows, classes)
     if plot is None:
         return _left_out(len(wanted), rows)
-    entries = [(name if name != "any" else "across quantizers", f"fill {classes[name]}") for name in plot.names]
-    entries += [(f"{_FILLED}", "dot"), (_HOLLOW, "dot hollow")]
+    entries = [(name if name != "any" else "across quantizers", marker_swatch(classes[name])) for name in plot.names]
+    entries += [(_FILLED, marker_swatch("q-uniform")), (_HOLLOW, marker_swatch("q-uniform", hollow=True))]
     picture = svg(WIDTH, HEIGHT, "Perplexity against effective bits", plot.marks)
     return join(legend(entries), picture, _left_out(plot.left_out, rows))
 
@@ -108,11 +109,10 @@ def _point(row: dict, x: Scale, y: Scale, class_: str) -> Markup:
     px, py = x(row["effective_bits"]), y(row["perplexity"])
     text = (
         f"{row['quantizer']}, {row['strategy']}, {row['effective_bits']:.2f} effective bits: "
-        f"perplexity {row['perplexity']:.2f}"
+        f"perplexity {row['perplexity']:.2f}, {low:.2f} to {high:.2f} within two standard errors"
     )
-    hollow = " hollow" if row["strategy"] == _HOLLOW else ""
-    circle = element("circle", tooltip(text), cx=px, cy=py, r=4.5, class_=f"point {class_}{hollow}")
-    return join(error_bar(px, y(low), max(y(high), y.end), class_), circle)
+    point = marker(px, py, class_, text, hollow=row["strategy"] == _HOLLOW)
+    return join(error_bar(px, y(low), max(y(high), y.end), class_), point)
 
 
 def perplexity_table(rows: list[dict]) -> Markup:

@@ -2,48 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ratequant.report.axes import Scale, error_bar, format_tick, frame, linear_ticks, log_range, log_ticks, polyline
-from ratequant.report.markup import Markup, element, join, svg, tooltip
+from ratequant.report.content import Content
+from ratequant.report.estimate import format_estimate
+from ratequant.report.marker import marker, marker_swatch
+from ratequant.report.markup import Markup, element, join, svg, table, tooltip
 from ratequant.report.palette import legend
-from ratequant.v1 import allocation_service_pb2
+from ratequant.report.prediction import Prediction, UniformPoint
+from ratequant.v1 import allocation_service_pb2, bit_map_pb2
 
-_WIDTH, _HEIGHT = 1000.0, 400.0
+_WIDTH, _HEIGHT = 1000.0, 440.0
 _MOST_BITS = 9.0
+# Pixels between the points that tell curves apart.
+_MARK_EVERY = 110.0
+_ANY = "any"
 
 
-def rate_distortion(
-    curves: dict[str, allocation_service_pb2.RateDistortionCurve], classes: dict[str, str], rows: list[dict]
-) -> Markup:
-    """Half the objective against effective bits: across quantizers, each
-    quantizer alone, the best uniform map, and what the rows measured."""
-    allocated = {name: _points(curve, "objective_value") for name, curve in curves.items()}
-    uniform = _points(curves["any"], "uniform_objective_value") if "any" in curves else []
-    measured = [row for row in rows if _is_measured(row)]
-    series = [points for points in (*allocated.values(), uniform) if points]
-    if not series:
+def rate_distortion(content: Content, classes: dict[str, str]) -> Markup:
+    """Loss increase against effective bits on one plot: a curve for each of the
+    content's curves, the best uniform map, and what the rows measured. A quantizer
+    of the calibration that has no curve is drawn at its uniform widths, with two
+    standard errors. The uniform widths are in a table too."""
+    uniform = _uniform_points(content)
+    curves = {name: _points(curve, "objective_value") for name, curve in content.curves.items()}
+    mixed = content.curves.get(_ANY)
+    best_uniform = _points(mixed, "uniform_objective_value") if mixed is not None else []
+    widths = {n: [p for p in points if p.loss.value > 0] for n, points in uniform.items() if not curves.get(n)}
+    measured = [row for row in content.rows if _is_measured(row)]
+    at_widths = [(p.effective_bits, p.loss.value) for points in widths.values() for p in points]
+    drawn = [point for points in (*curves.values(), best_uniform, at_widths) for point in points]
+    if not drawn:
         return element("p", "The curve has no points.")
-    bits = [point[0] for points in series for point in points]
-    losses = [point[1] for points in series for point in points] + [row["nll_diff_to_fp"] for row in measured]
-    x_low, x_high = min(bits) - 0.1, max(bits) + 0.1
+    losses = [loss for _, loss in drawn] + [row["nll_diff_to_fp"] for row in measured]
+    x_low, x_high = min(bits for bits, _ in drawn) - 0.1, max(bits for bits, _ in drawn) + 0.1
     y_low, y_high = log_range(losses)
     x = Scale(x_low, x_high, 64, _WIDTH - 20)
     y = Scale(y_low, y_high, _HEIGHT - 48, 34, log=True)
-    ticks = linear_ticks(x_low, x_high, 10)
-    parts = [frame(x, y, ticks, log_ticks(y_low, y_high), "effective bits per element, everything counted",
-                   "loss increase, nats per token")]  # fmt: skip
+    parts = [frame(x, y, linear_ticks(x_low, x_high, 10), log_ticks(y_low, y_high),
+                   "effective bits per element, everything counted", "loss increase, nats per token")]  # fmt: skip
+    if best_uniform:
+        parts.append(polyline([(x(bits), y(loss)) for bits, loss in best_uniform], "q-uniform", dashed=True))
     # "any" last, on top.
-    for name in sorted(allocated, key=lambda name: name == "any"):
-        parts.append(_line(allocated[name], x, y, classes[name]))
-    if uniform:
-        parts.append(_line(uniform, x, y, "q-uniform", dashed=True))
-    parts += [_dots(allocated.get("any", []), x, y)]
+    for place, name in enumerate(sorted(curves, key=lambda name: name == _ANY)):
+        parts.append(_curve(name, curves[name], x, y, classes[name], place))
+    for name, points in widths.items():
+        parts.append(_at_widths(name, points, x, y, classes[name]))
     parts += [_measured(row, x, y) for row in measured]
-    entries = [(name if name != "any" else "across quantizers", f"line {classes[name]}") for name in curves]
-    if uniform:
+    labels = {name: "across quantizers" if name == _ANY else name for name, points in curves.items() if points}
+    labels |= {name: f"{name}, uniform" for name, points in widths.items() if points}
+    entries: list[tuple] = [(label, marker_swatch(classes[name], line=True)) for name, label in labels.items()]
+    if best_uniform:
         entries.append(("best uniform", "line dashed q-uniform"))
     if measured:
-        entries.append(("measured, across quantizers (± 2 standard errors)", "diamond"))
-    return join(legend(entries), svg(_WIDTH, _HEIGHT, "Predicted loss increase against effective bits", *parts))
+        entries.append(("measured, across quantizers (± 2 standard errors)", "measured"))
+    picture = svg(_WIDTH, _HEIGHT, "Predicted loss increase against effective bits", *parts)
+    return join(legend(entries), picture, _uniform_table(uniform) if uniform else None)
 
 
 def _points(curve: allocation_service_pb2.RateDistortionCurve, field: str) -> list[tuple[float, float]]:
@@ -55,28 +70,49 @@ def _points(curve: allocation_service_pb2.RateDistortionCurve, field: str) -> li
     ]
 
 
+def _uniform_points(content: Content) -> dict[str, list[UniformPoint]]:
+    if content.calibration is None:
+        return {}
+    prediction = Prediction(content.calibration)
+    sized = (*content.curves.values(), *content.bit_maps.values())
+    cache = next((thing.cache for thing in sized), bit_map_pb2.CacheConfig())
+    return {name: prediction.uniform(name, cache) for name in prediction.quantizers}
+
+
 def _is_measured(row: dict) -> bool:
     return (
-        row["quantizer"] == "any"
+        row["quantizer"] == _ANY
         and row["strategy"] == "loss-projected"
         and row.get("nll_diff_to_fp", 0.0) > 0
         and row["effective_bits"] <= _MOST_BITS
     )
 
 
-def _line(points: list[tuple[float, float]], x: Scale, y: Scale, class_: str, dashed: bool = False) -> Markup:
-    return polyline([(x(bits), y(loss)) for bits, loss in points], class_, dashed)
+def _curve(name: str, points: Sequence[tuple[float, float]], x: Scale, y: Scale, class_: str, place: int) -> Markup:
+    """A line with its quantizer's point every so often, elsewhere on each, and
+    invisible ones that carry tooltips, one every few pixels."""
+    line = [(x(bits), y(loss)) for bits, loss in points]
+    parts = [polyline(line, class_)]
+    next_mark = x.start + 20 + 23 * place
+    last = float("-inf")
+    for (bits, loss), (px, py) in zip(points, line, strict=True):
+        text = f"{name}, {bits:.3f} effective bits: {format_tick(float(f'{loss:.3g}'))} nats predicted"
+        if px >= next_mark:
+            parts.append(marker(px, py, class_, text))
+            next_mark = max(px, next_mark) + _MARK_EVERY
+        elif px - last >= 6:
+            parts.append(element("circle", tooltip(text), cx=px, cy=py, r=6, class_="hit"))
+            last = px
+    return join(*parts)
 
 
-def _dots(points: list[tuple[float, float]], x: Scale, y: Scale) -> Markup:
-    """Invisible marks that carry tooltips, thinned to one a few pixels."""
-    parts, last = [], float("-inf")
-    for bits, loss in points:
-        if x(bits) - last < 6:
-            continue
-        last = x(bits)
-        text = f"{bits:.3f} effective bits: {format_tick(float(f'{loss:.3g}'))} nats predicted"
-        parts.append(element("circle", tooltip(text), cx=x(bits), cy=y(loss), r=6, class_="hit"))
+def _at_widths(name: str, points: Sequence[UniformPoint], x: Scale, y: Scale, class_: str) -> Markup:
+    parts = [polyline([(x(point.effective_bits), y(point.loss.value)) for point in points], f"thin {class_}")]
+    for point in points:
+        px, value, stderr = x(point.effective_bits), point.loss.value, point.loss.stderr or 0.0
+        low, high = max(value - 2 * stderr, y.low), min(value + 2 * stderr, y.high)
+        text = f"{name}, {point.width} bits, {point.effective_bits:.3f} effective: {format_estimate(point.loss)} nats predicted"
+        parts += [error_bar(px, y(low), y(high), class_), marker(px, y(value), class_, text)]
     return join(*parts)
 
 
@@ -85,5 +121,24 @@ def _measured(row: dict, x: Scale, y: Scale) -> Markup:
     px, py = x(row["effective_bits"]), y(mean)
     low, high = max(mean - 2 * stderr, y.low), min(mean + 2 * stderr, y.high)
     text = f"{row['effective_bits']:.2f} effective bits: {mean:+.4f} ± {stderr:.4f} nats measured"
-    diamond = element("path", tooltip(text), d=f"M{px:.1f},{py - 6:.1f}l6,6l-6,6l-6,-6z", class_="diamond")
-    return join(error_bar(px, y(low), y(high), "q-any"), diamond)
+    ring = element("circle", tooltip(text), cx=px, cy=py, r=6, class_="measured")
+    return join(error_bar(px, y(low), y(high), "q-any"), ring)
+
+
+def _uniform_table(uniform: dict[str, list[UniformPoint]]) -> Markup:
+    """Widths down, quantizers across."""
+    by_width = {name: {point.width: point for point in points} for name, points in uniform.items()}
+    widths = sorted({width for points in by_width.values() for width in points})
+    rows: list[list[object]] = []
+    for width in widths:
+        cells: list[object] = [f"{width} bits"]
+        for points in by_width.values():
+            point = points.get(width)
+            cells += ["–", "–"] if point is None else [f"{point.effective_bits:.2f}", format_estimate(point.loss)]
+        rows.append(cells)
+    header: list[object] = ["every group at"]
+    for name in by_width:
+        header += ["effective", f"{name}, nats ± standard error"]
+    return element(
+        "details", element("summary", "Uniform widths, every figure"), table(header, rows)
+    )  # fmt: skip

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from typing import Any
 
 from ratequant.client import Client
 from ratequant.evaluate.bundle import Bundle
 from ratequant.evaluate.map_source import ANY, MapSource
 from ratequant.quantizer import parse_quantizer
+from ratequant.report.content import MOST_MAPS
 from ratequant.v1 import bit_map_pb2
 
 _REQUIRED = {
@@ -26,8 +28,19 @@ _REQUIRED = {
     "nll_diff_stderr": (int, float, type(None)),
 }
 _FOR_AN_ALLOCATOR = ("calibration", "budget_kind", "budget", "sinks", "window", "context_tokens")
-# Maps shown; a reader compares a few, not eighty.
-_MOST_MAPS = 6
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """A file's JSON value.
+
+    Raises:
+      ValueError: it isn't JSON.
+      OSError: it can't be read.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"'{path}' isn't JSON: {error}") from error
 
 
 def read_rows(path: str | os.PathLike) -> list[dict]:
@@ -37,10 +50,15 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
       ValueError: the file isn't such a list; names what is wrong.
       OSError: it can't be read.
     """
-    try:
-        rows = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"'{path}' isn't JSON: {error}") from error
+    return check_rows(read_json(path), path)
+
+
+def check_rows(rows: Any, path: str | os.PathLike) -> list[dict]:
+    """Rows from a file's JSON, unchanged.
+
+    Raises:
+      ValueError: they aren't what `evaluate --json` writes.
+    """
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"'{path}' isn't a list of rows that `evaluate --json` wrote")
     for number, row in enumerate(rows):
@@ -61,7 +79,14 @@ def shown_maps(rows: list[dict], bit_maps: dict[str, bit_map_pb2.BitMap]) -> lis
         if bit_map is not None and bit_map.name not in seen:
             seen.add(bit_map.name)
             chosen.append((row, bit_map))
-    return chosen[:_MOST_MAPS]
+    return chosen[:MOST_MAPS]
+
+
+def map_label(row: dict) -> str:
+    """What a row's map is called: "3 effective bits, across quantizers"."""
+    name = "across quantizers" if row["quantizer"] == ANY else row["quantizer"]
+    kind = row.get("budget_kind", "effective_bits")
+    return f"{row.get('budget', row['effective_bits']):g} {kind.replace('_', ' ')}, {name}"
 
 
 def _rows_to_show(rows: list[dict]) -> list[dict]:
