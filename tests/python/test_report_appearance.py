@@ -53,6 +53,8 @@ for (const text of document.querySelectorAll('h2, section p, td, th, text.tick, 
   if (contrast(surface, colour) < 4.5) unreadable.add(`${text.tagName} ${text.getAttribute('class')}: ${colour}`);
 }
 faults.push(...unreadable);
+if (document.querySelectorAll('#hatch').length !== 1 || document.querySelector('.panel #hatch, .tabs #hatch'))
+  faults.push("what hatches the bars may be hidden");
 if (document.documentElement.scrollWidth > innerWidth) faults.push('the page scrolls sideways');
 document.body.setAttribute('data-faults', JSON.stringify(faults));
 document.body.setAttribute('data-surface', surface);

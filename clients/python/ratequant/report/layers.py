@@ -17,6 +17,14 @@ _TENSORS = ("K", "V")
 _COSTLIEST = 5
 
 
+def hatch() -> Markup:
+    """The lines over V's bars. Once on a page and never hidden, or no bar has
+    them."""
+    line = element("path", d="M-1,1l2,-2M0,6l6,-6M5,7l2,-2", class_="hatch-line")
+    pattern = element("pattern", line, id="hatch", width=6, height=6, patternUnits="userSpaceOnUse")
+    return element("svg", element("defs", pattern), width=0, height=0, class_="patterns", aria_hidden="true")
+
+
 def layer_chart(bit_map: bit_map_pb2.BitMap, prediction: Prediction | None) -> Markup:
     """Bars for every layer, K and V side by side: above, bits per element,
     averaged over heads; below, the predicted loss, summed over heads, with two
@@ -34,10 +42,9 @@ def layer_chart(bit_map: bit_map_pb2.BitMap, prediction: Prediction | None) -> M
         panels.append(_panel(loss_bars, layers, 1, "predicted loss increase, nats per token", "nats"))
     height = _TOP + len(panels) * (_PANEL_HEIGHT + _GAP) - _GAP + 24
     label = "Bits of every layer" + (" and the loss each is predicted to add" if known else "")
-    picture = svg(_WIDTH, height, label, _hatch(), *panels)
-    return join(
-        legend([("K", "fill key"), ("V", "fill value")]), picture, _costliest(loss_bars) if known else None
-    )  # fmt: skip
+    picture = svg(_WIDTH, height, label, *panels)
+    costs = _costliest(loss_bars) if known else None
+    return join(legend([("K", "fill key"), ("V", "fill value")]), picture, costs)
 
 
 def _by_tensor(values: Sequence, layers: int, layer: int) -> tuple[Sequence, Sequence]:
@@ -77,14 +84,6 @@ def _bar(x: float, width: float, bar: Estimate, y: Scale, tensor: int, title: st
         low, high = max(bar.value - 2 * bar.stderr, 0.0), bar.value + 2 * bar.stderr
         parts.append(error_bar(x + width / 2, y(low), y(high), "q-any"))
     return element("g", *parts)
-
-
-def _hatch() -> Markup:
-    """The lines over V's bars."""
-    line = element("path", d="M-1,1l2,-2M0,6l6,-6M5,7l2,-2", class_="hatch-line")
-    return element(
-        "defs", element("pattern", line, id="hatch", width=6, height=6, patternUnits="userSpaceOnUse")
-    )  # fmt: skip
 
 
 def _costliest(bars: list[list[Estimate]]) -> Markup:

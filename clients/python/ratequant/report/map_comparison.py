@@ -8,7 +8,7 @@ from ratequant.quantizer import quantizer_name
 from ratequant.report.estimate import Estimate, format_estimate
 from ratequant.report.grid import Cell, grid, group_name
 from ratequant.report.heatmap import choice_name
-from ratequant.report.markup import Markup, join, table
+from ratequant.report.markup import Markup, element, join, table
 from ratequant.report.palette import difference_class, difference_scale, legend, stripe_swatch
 from ratequant.report.prediction import Prediction
 from ratequant.report.tabs import tabs
@@ -22,8 +22,10 @@ def compare_maps(
     group by group. `predictions` are by calibration: each gives the maps' loss
     as it measured it."""
     (first, base), *others = bit_maps.items()
-    panels = [(f"{label} minus {first}", _difference(first, base, label, other, classes)) for label, other in others]
-    return join(_facts(bit_maps, predictions), tabs("map-comparison", panels))
+    panels = [(label, _difference(first, base, label, other, classes)) for label, other in others]
+    # A single panel has no tab that names it.
+    heading = f"{others[0][0]} against {first}" if len(others) == 1 else f"Against {first}"
+    return join(_facts(bit_maps, predictions), element("h3", heading), tabs("map-comparison", panels))
 
 
 def _facts(bit_maps: Mapping[str, bit_map_pb2.BitMap], predictions: Mapping[str, Prediction]) -> Markup:

@@ -11,7 +11,7 @@ from ratequant.report.content import Content
 from ratequant.report.distortion import distortion_curves
 from ratequant.report.distortion_map import distortion_maps
 from ratequant.report.heatmap import heatmap
-from ratequant.report.layers import layer_chart
+from ratequant.report.layers import hatch, layer_chart
 from ratequant.report.map_comparison import compare_maps
 from ratequant.report.markup import Markup, element, join
 from ratequant.report.palette import quantizer_classes
@@ -36,7 +36,7 @@ def render(content: Content) -> str:
         element("title", f"RateQuant report: {content.model}"),
         element("style", Markup(style)),
     )
-    body = element("body", element("main", summary(content), *_sections(content, classes)))
+    body = element("body", hatch(), element("main", summary(content), *_sections(content, classes)))
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 

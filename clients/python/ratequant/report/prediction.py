@@ -30,6 +30,9 @@ class Prediction:
         self.geometry = calibration.geometry
         self._sinks = calibration.capture.sink_tokens
         self._tables = {quantizer_name(table.quantizer): table for table in calibration.tables}
+        self._columns = {
+            name: {width: column for column, width in enumerate(table.widths)} for name, table in self._tables.items()
+        }
 
     @property
     def quantizers(self) -> list[str]:
@@ -38,23 +41,21 @@ class Prediction:
 
     def widths(self, quantizer: str) -> list[int]:
         """The widths a quantizer was measured at, ascending."""
-        return list(self._tables[quantizer].widths)
+        return list(self._columns[quantizer])
 
     def knows(self, bit_map: bit_map_pb2.BitMap) -> bool:
         """Whether every group's quantizer and width were measured."""
-        tables = [self._tables.get(quantizer_name(quantizer)) for quantizer in bit_map.quantizers]
+        columns = [self._columns.get(quantizer_name(quantizer), {}) for quantizer in bit_map.quantizers]
         choices = zip(bit_map.quantizer_index, bit_map.width, strict=True)
-        return all(
-            width == FP16_WIDTH or ((table := tables[index]) is not None and width in table.widths)
-            for index, width in choices
-        )
+        return all(width == FP16_WIDTH or width in columns[index] for index, width in choices)
 
     def group_loss(self, quantizer: str, group: int, width: int) -> Estimate:
         """What one group adds to the loss."""
         if width == FP16_WIDTH:
             return Estimate(0.0, 0.0)
         table = self._tables[quantizer]
-        entry = group * len(table.widths) + list(table.widths).index(width)
+        columns = self._columns[quantizer]
+        entry = group * len(columns) + columns[width]
         stderr = table.c2_standard_error[entry] / 2 if table.c2_standard_error else None
         return Estimate(table.c2[entry] / 2, stderr)
 
@@ -87,7 +88,7 @@ class Prediction:
             return float(FP16_WIDTH)
         table = self._tables[quantizer]
         sizes = (table.key_page_bytes, table.value_page_bytes)[tensor]
-        return 8.0 * sizes[list(table.widths).index(width)] / (table.page_tokens * self.geometry.head_dim)
+        return 8.0 * sizes[self._columns[quantizer][width]] / (table.page_tokens * self.geometry.head_dim)
 
     def _with_window(self, quantizer: str, packed: float, cache: bit_map_pb2.CacheConfig) -> float:
         context = cache.context_tokens or _DEFAULT_CONTEXT
