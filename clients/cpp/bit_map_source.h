@@ -24,6 +24,7 @@
 
 namespace ratequant::client {
 
+// How a source starts and where it keeps its map.
 struct BitMapSourceOptions {
   // Where the last good map is kept; empty: nowhere. Several processes may
   // share it (disk_copy.h).
@@ -110,8 +111,10 @@ class BitMapSource {
   // null else, at the cost of one load.
   std::shared_ptr<const LoadedBitMap> TakeUpdate() { return handoff_.Take(); }
 
+  // Whether TakeUpdate would return a map.
   bool HasUpdate() const { return handoff_.HasOffer(); }
 
+  // How the source is doing now.
   BitMapSourceState state() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

@@ -22,6 +22,7 @@ class Cancellation {
   // a signal handler: it takes a lock.
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Whether Cancel was called.
   bool cancelled() const { return notification_.HasBeenNotified(); }
 
   // Notified by Cancel, to wait on.

@@ -65,6 +65,7 @@ class Client {
                                  absl::string_view calibration,
                                  bool force = false);
 
+  // A model that has a calibration.
   absl::StatusOr<v1::Model> GetModel(absl::string_view model);
 
   // The models whose id begins with `id_prefix`, by id.
@@ -76,6 +77,7 @@ class Client {
   absl::StatusOr<v1::NamedPolicy> CreatePolicy(absl::string_view name,
                                                const v1::Policy& policy);
 
+  // A policy by its name.
   absl::StatusOr<v1::NamedPolicy> GetPolicy(absl::string_view name);
 
   // All policies, by name.

@@ -15,6 +15,7 @@ namespace ratequant::client {
 template <typename Value>
 class Handoff {
  public:
+  // A value that may be read as long as somebody holds it.
   using Pointer = std::shared_ptr<const Value>;
 
   // A value to be used from the next Take on, in place of one that wasn't taken
@@ -38,6 +39,7 @@ class Handoff {
     return current_;
   }
 
+  // Whether Take would return a value.
   bool HasOffer() const { return has_offer_.load(std::memory_order_acquire); }
 
   // What is in use: what Take returned last, null before.

@@ -187,8 +187,8 @@ class RateQuantCache(Cache):
 
 
 class RateQuantLayer(CacheLayerMixin):
-    """One layer of a RateQuantCache. Its tokens are in the runtime: `keys` and
-    `values` are always None."""
+    """One layer of a RateQuantCache. Its tokens are in the runtime: keys and
+    values are always None."""
 
     is_compileable = False
     # Further back than the window a crop isn't without a trace.
@@ -216,6 +216,7 @@ class RateQuantLayer(CacheLayerMixin):
         return f"RateQuantLayer(layer={self._layer}, tokens={self._length})"
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Takes batch size, dtype and device from the first K and V."""
         self._check(key_states, value_states)
         self._rows.set_batch_size(len(key_states))
         self.batch_size = len(key_states)
@@ -294,39 +295,49 @@ class RateQuantLayer(CacheLayerMixin):
     # For RateQuantCache, once the runtime has done the same.
 
     def forget(self) -> None:
+        """The layer is empty, and of no batch size."""
         self._length = 0
         self.is_initialized = self._pending = False
         if hasattr(self, "batch_size"):
             del self.batch_size
 
     def cropped(self, length: int) -> None:
+        """The layer has so many tokens."""
         self._length = length
 
     def resized(self, batch_size: int) -> None:
+        """The layer has so many rows."""
         if self.is_initialized:
             self.batch_size = batch_size
 
     # What only the whole cache can do.
 
     def crop(self, tokens_to_remove: int) -> None:
+        """Refused."""
         _refuse("cropping one layer (crop the cache)")
 
     def reset(self) -> None:
+        """Refused."""
         _refuse("resetting one layer (reset the cache)")
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Refused."""
         _refuse("reordering one layer (reorder the cache)")
 
     def batch_repeat_interleave(self, repeats: int) -> None:
+        """Refused."""
         _refuse("repeating rows of one layer (of the cache)")
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Refused."""
         _refuse("selecting rows of one layer (of the cache)")
 
     def offload(self) -> None:
+        """Refused."""
         _refuse("offloading")
 
     def prefetch(self) -> None:
+        """Refused."""
         _refuse("offloading")
 
     def _check(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:

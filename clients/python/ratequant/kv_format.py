@@ -135,6 +135,12 @@ class CacheLimits:
 
 
 def to_c_config(cache_format: CacheFormat, limits: CacheLimits) -> CCacheConfig:
+    """The C ABI's form of a format and limits, which must outlive it.
+
+    Raises:
+      KvInvalidArgumentError: a number doesn't fit its field, or groups and
+        widths don't match.
+    """
     geometry, groups = cache_format.geometry, len(cache_format.width)
     if len(cache_format.quantizer_index) != groups:
         raise KvInvalidArgumentError(

@@ -279,6 +279,7 @@ RQ_KV_EXPORT rq_kv_status rq_kv_batch_create(rq_kv_cache cache,
                                              int32_t max_entries,
                                              int32_t max_tokens,
                                              rq_kv_batch* out);
+/* Frees it, and its cache where that was destroyed before. */
 RQ_KV_EXPORT rq_kv_status rq_kv_batch_destroy(rq_kv_batch batch);
 
 /* Prepares a step: takes the pages that its tokens need, all or none
@@ -307,12 +308,13 @@ RQ_KV_EXPORT rq_kv_status rq_kv_attend(rq_kv_batch batch, int32_t layer,
  * to what the step makes them. */
 RQ_KV_EXPORT rq_kv_status rq_kv_mark_appended(rq_kv_batch batch);
 
-/* rq_kv_append and rq_kv_gather on a stream or with threads. */
+/* rq_kv_append on a stream or with threads. */
 RQ_KV_EXPORT rq_kv_status rq_kv_append_on(rq_kv_cache cache, int64_t sequence,
                                           int32_t layer, int64_t tokens,
                                           const rq_kv_const_tensor* keys,
                                           const rq_kv_const_tensor* values,
                                           const rq_kv_execution* on);
+/* rq_kv_gather on a stream or with threads. */
 RQ_KV_EXPORT rq_kv_status rq_kv_gather_on(rq_kv_cache cache, int64_t sequence,
                                           int32_t layer, int64_t first,
                                           int64_t count,
@@ -341,28 +343,31 @@ RQ_KV_EXPORT rq_kv_status rq_kv_sequence_truncate(rq_kv_cache cache,
                                                   int64_t sequence,
                                                   int64_t tokens);
 
-/* Saves a sequence to host memory of exactly rq_kv_saved_bytes, and makes a
- * sequence of saved bytes, in this or another cache of the same format digest,
- * on any device; see kernels/FORMAT.md. */
+/* Bytes that saving a sequence takes. */
 RQ_KV_EXPORT rq_kv_status rq_kv_saved_bytes(rq_kv_cache cache, int64_t sequence,
                                             int64_t* out);
+/* Saves a sequence to host memory of exactly rq_kv_saved_bytes; see
+ * kernels/FORMAT.md. */
 RQ_KV_EXPORT rq_kv_status rq_kv_sequence_save(rq_kv_cache cache,
                                               int64_t sequence, void* buffer,
                                               size_t buffer_size,
                                               const rq_kv_execution* on);
+/* Makes a sequence of saved bytes, in this or another cache of the same format
+ * digest, on any device. */
 RQ_KV_EXPORT rq_kv_status rq_kv_sequence_load(rq_kv_cache cache,
                                               const void* buffer,
                                               size_t buffer_size,
                                               const rq_kv_execution* on,
                                               int64_t* out);
 
-/* Copies pages [first, first + count) of one layer of a sequence to or from
- * host memory of count * rq_kv_page_bytes(layer). */
+/* Copies pages [first, first + count) of one layer of a sequence to host
+ * memory of count * rq_kv_page_bytes(layer). */
 RQ_KV_EXPORT rq_kv_status rq_kv_copy_pages_out(rq_kv_cache cache,
                                                int64_t sequence, int32_t layer,
                                                int64_t first, int64_t count,
                                                void* buffer, size_t buffer_size,
                                                const rq_kv_execution* on);
+/* The way back. */
 RQ_KV_EXPORT rq_kv_status rq_kv_copy_pages_in(rq_kv_cache cache,
                                               int64_t sequence, int32_t layer,
                                               int64_t first, int64_t count,

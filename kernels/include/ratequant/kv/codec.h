@@ -28,6 +28,7 @@ enum class Backend { kReference, kSimd };
 // sections, or read the same section.
 class Codec {
  public:
+  // What rows are encoded as, and of what.
   struct Options {
     QuantizerSpec quantizer;  // ignored at width 16
     Tensor tensor = Tensor::kKey;
@@ -45,7 +46,10 @@ class Codec {
 
   virtual ~Codec() = default;
 
+  // What the codec was made with.
   virtual const Options& options() const = 0;
+
+  // Where the parts of a section lie.
   virtual const SectionLayout& layout() const = 0;
 
   // Tokens that must be encoded together, aligned to a multiple of it within

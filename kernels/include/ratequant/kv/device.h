@@ -9,6 +9,7 @@ namespace ratequant::kv {
 // change.
 enum class DeviceKind : int32_t { kCpu = 0, kCuda = 1 };
 
+// One device.
 struct Device {
   DeviceKind kind = DeviceKind::kCpu;
   int ordinal = 0;  // CUDA: which GPU

@@ -68,6 +68,7 @@ struct DistortionTables {
 // Thread-compatible: one call at a time.
 class DistortionSweep {
  public:
+  // The shape of what is measured, and everything it is measured for.
   struct Options {
     int layers = 0;
     int kv_heads = 0;

@@ -79,6 +79,7 @@ class KvBatch {
 // another is FAILED_PRECONDITION. Errors leave the cache as it was.
 class KvCache {
  public:
+  // A sequence of this cache; from 1.
   using SequenceId = int64_t;
 
   // The errors of ComputeKvLayout; INVALID_ARGUMENT for options that aren't
@@ -89,8 +90,10 @@ class KvCache {
 
   virtual ~KvCache() = default;
 
+  // What the cache was made with.
   virtual const KvCacheConfig& config() const = 0;
   virtual const KvCacheOptions& options() const = 0;  // without zeros
+  // How its pages are laid out.
   virtual const KvLayout& layout() const = 0;
 
   // --- Sequences ---
@@ -210,13 +213,14 @@ class KvCache {
   virtual absl::StatusOr<SequenceId> LoadSequence(
       absl::Span<const uint8_t> saved, const Execution& on = {}) = 0;
 
-  // Copies pages [first, first + count) of one layer of a sequence to or from
-  // host memory of count * page_bytes: pages move out of the way and back.
-  // CopyPagesIn needs pages that no other sequence shares
-  // (FAILED_PRECONDITION). OUT_OF_RANGE for pages that aren't there.
+  // Copies pages [first, first + count) of one layer of a sequence to host
+  // memory of count * page_bytes: pages move out of the way. OUT_OF_RANGE for
+  // pages that aren't there.
   virtual absl::Status CopyPagesOut(SequenceId id, int layer, int64_t first,
                                     int64_t count, absl::Span<uint8_t> out,
                                     const Execution& on = {}) const = 0;
+  // The way back. Needs pages that no other sequence shares
+  // (FAILED_PRECONDITION).
   virtual absl::Status CopyPagesIn(SequenceId id, int layer, int64_t first,
                                    int64_t count, absl::Span<const uint8_t> in,
                                    const Execution& on = {}) = 0;

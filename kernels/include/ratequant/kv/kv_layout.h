@@ -53,6 +53,7 @@ struct LayerLayout {
   size_t page_bytes = 0;               // bytes of one page of this layer
 };
 
+// How a cache's pages are laid out.
 struct KvLayout {
   std::vector<LayerLayout> layers;
 
