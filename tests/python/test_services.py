@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from ratequant import Client
 from ratequant.errors import RateQuantError
@@ -259,3 +262,21 @@ def test_a_missing_program_is_named_with_the_places(tmp_path, monkeypatch):
     monkeypatch.setenv("RATEQUANT_BIN_DIR", str(tmp_path))
     with pytest.raises(ServiceError, match=f"ratequant-allocator isn't in {tmp_path}"):
         find_binary("ratequant-allocator")
+
+
+def test_the_readme_lines_for_python_run(root, services, calibration, tiny_model):
+    """As they are there, but for the address, the model, and a budget that heads so small can keep."""
+    (lines,) = re.findall(r"^```python\n(.*?)^```", (root / "README.md").read_text(encoding="utf-8"), re.S | re.M)
+    assert len(lines.splitlines()) <= 20
+    for written, here in (
+        ("127.0.0.1:50061", services.endpoint),
+        ("Qwen3-0.6B", MODEL),
+        ("effective_bits=3", "effective_bits=9"),
+    ):
+        assert lines.count(written) == 1
+        lines = lines.replace(written, here)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    inputs = {"input_ids": torch.tensor([[5, 6, 7, 8]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    names = {"model": model, "inputs": inputs | {"max_new_tokens": 4, "do_sample": False}}
+    exec(lines, names)
+    assert names["cache"].get_seq_length() == 7  # the last token wasn't fed back

@@ -97,7 +97,8 @@ def _costliest(bars: list[list[Estimate]]) -> Markup:
     ]
     rows.append([f"all {len(bars)} layers", *(format_estimate(Estimate.total(pair[n] for pair in bars)) for n in range(2)),
                  format_estimate(total), _share(total, total)])  # fmt: skip
-    return table(["predicted loss, nats per token ± standard error", "K", "V", "K and V", "share"], rows)
+    errors = "" if total.stderr is None else " ± standard error"
+    return table([f"predicted loss, nats per token{errors}", "K", "V", "K and V", "share"], rows)
 
 
 def _share(part: Estimate, total: Estimate) -> str:
