@@ -87,7 +87,7 @@ void GroupRows::ClearRows(int first, int end) const {
   const int row = first % memory_.page_tokens, count = end - first;
   std::memset(section + plan.layout.codes_offset + row * plan.layout.row_bytes,
               0, count * plan.layout.row_bytes);
-  const size_t params = plan.params.per_block * sizeof(uint16_t);
+  const size_t params = plan.params.per_block * plan.params.param_bytes;
   if (params == 0) return;
   for (int t = row; t < row + count; t += plan.params.block_tokens) {
     std::memset(section + plan.params.ScaleOffset(t, 0), 0, params);

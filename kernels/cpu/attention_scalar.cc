@@ -5,8 +5,10 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/quantizers/bit_stream.h"
 #include "kernels/quantizers/element.h"
+#include "kernels/quantizers/gain.h"
 #include "kernels/quantizers/rotation.h"
 #include "kernels/quantizers/uniform.h"
+#include "kernels/reference/tcq_row.h"
 
 namespace ratequant::kv {
 namespace {
@@ -21,7 +23,10 @@ float LevelOf(const RowPlan& plan, const uint8_t* section, int token, int c) {
   const uint8_t* const row =
       section + plan.layout.codes_offset + token * plan.layout.row_bytes;
   const int code = CodeAt(row, plan.width, c);
-  if (plan.kind == QuantizerKind::kTurboquant) {
+  if (plan.trellis) {
+    return plan.codebook->units[TrellisLevelAt(row, plan.width, plan.dim, c)];
+  }
+  if (plan.codebook != nullptr) {
     return plan.codebook->units[code];
   }
   if (plan.kind == QuantizerKind::kKivi && plan.params.block_tokens == 1) {
@@ -40,8 +45,12 @@ void LoadFactor(const RowPlan& plan, const uint8_t* section, int token,
     zero = plan.params.block_tokens > 1 ? 1.0f : 0.0f;
     return;
   }
-  scale = HalfAt(section + plan.params.ScaleOffset(token, 0));
   zero = 0.0f;
+  if (plan.params.param_bytes == 1) {
+    scale = GainOfCode(section[plan.params.ScaleOffset(token, 0)]);
+    return;
+  }
+  scale = HalfAt(section + plan.params.ScaleOffset(token, 0));
   if (plan.params.has_zero) {
     zero = HalfAt(section + plan.params.ZeroOffset(token, 0)) -
            static_cast<float>(LevelOffset(plan)) * scale;

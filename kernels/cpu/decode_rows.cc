@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "kernels/cpu/row_kernels.h"
+#include "kernels/quantizers/gain.h"
 #include "kernels/quantizers/number.h"
 #include "kernels/quantizers/uniform.h"
 #include "ratequant/kv/bit_width.h"
@@ -11,6 +12,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/bits-inl.h"
 #include "kernels/cpu/quantize-inl.h"
+#include "kernels/cpu/trellis-inl.h"
 #include "kernels/cpu/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -33,7 +35,7 @@ class Decoder {
       : plan_(plan),
         section_(section),
         dim_(plan.dim),
-        unpacker_(D(), HWY_MIN(plan.width, kMaxCodeWidth)),
+        unpacker_(D(), HWY_MIN(plan.index_width(), kMaxCodeWidth)),
         narrow_unpacker_(NarrowTag(), HWY_MIN(plan.width, kMaxCodeWidth)) {}
 
   void Run(int first, int count, const MutableRows& out) {
@@ -54,16 +56,24 @@ class Decoder {
  private:
   static constexpr int kLanes = NumLanes(D());
 
-  // The row's codes with kBitSlack readable bytes behind them.
+  // The row's codes, or what a trellis' codes stand for, with kBitSlack readable
+  // bytes behind them.
   const uint8_t* RowCodes(int token) {
     const size_t offset =
         plan_.layout.codes_offset + token * plan_.layout.row_bytes;
+    if (plan_.trellis) {
+      IndexesOfRow(section_ + offset, plan_.width, dim_, packed_);
+      return packed_;
+    }
     const size_t end = offset + plan_.layout.row_bytes + kBitSlack;
     if (end <= plan_.layout.section_bytes) return section_ + offset;
     memcpy(packed_, section_ + offset, plan_.layout.row_bytes);
     return packed_;
   }
 
+  float Gain(int token) const {
+    return GainOfCode(section_[plan_.params.ScaleOffset(token, 0)]);
+  }
   float Scale(int token, int index) const {
     return GetHalf(section_ + plan_.params.ScaleOffset(token, index));
   }
@@ -97,7 +107,11 @@ class Decoder {
         RotateRowBack(d, rotated_, plan_.signs, dim_, out);
         return;
       case QuantizerKind::kTurboquant:
-        TurboquantValues(token);
+        CodebookValues(token, Scale(token, 0));
+        RotateRowBack(d, rotated_, plan_.signs, dim_, out);
+        return;
+      case QuantizerKind::kTcq:
+        CodebookValues(token, Gain(token));
         RotateRowBack(d, rotated_, plan_.signs, dim_, out);
         return;
     }
@@ -163,36 +177,36 @@ class Decoder {
     }
   }
 
-  void TurboquantValues(int token) {
-    switch (plan_.width) {
+  void CodebookValues(int token, float scale) {
+    switch (plan_.index_width()) {
       case 1:
-        return TurboquantValues<1>(token);
+        return CodebookValues<1>(token, scale);
       case 2:
-        return TurboquantValues<2>(token);
+        return CodebookValues<2>(token, scale);
       case 3:
-        return TurboquantValues<3>(token);
+        return CodebookValues<3>(token, scale);
       case 4:
-        return TurboquantValues<4>(token);
+        return CodebookValues<4>(token, scale);
       case 5:
-        return TurboquantValues<5>(token);
+        return CodebookValues<5>(token, scale);
       case 6:
-        return TurboquantValues<6>(token);
+        return CodebookValues<6>(token, scale);
       case 7:
-        return TurboquantValues<7>(token);
+        return CodebookValues<7>(token, scale);
       case 8:
-        return TurboquantValues<8>(token);
+        return CodebookValues<8>(token, scale);
     }
   }
 
   template <int kWidth>
-  void TurboquantValues(int token) {
+  void CodebookValues(int token, float scale) {
     const D d;
     const uint8_t* const row = RowCodes(token);
-    const auto scale = hn::Set(d, Scale(token, 0));
+    const auto scales = hn::Set(d, scale);
     for (int i = 0; i < dim_; i += kLanes) {
       const auto unit =
           UnitsOfCodes<kWidth>(d, *plan_.codebook, unpacker_.Codes(d, row, i));
-      hn::Store(hn::Mul(unit, scale), d, rotated_ + i);
+      hn::Store(hn::Mul(unit, scales), d, rotated_ + i);
     }
   }
 

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/quantizers/number.h"
+#include "kernels/quantizers/tcq.h"
 #include "kernels/quantizers/turboquant.h"
 #include "kernels/quantizers/uniform.h"
 #include "ratequant/kv/bit_width.h"
@@ -13,6 +14,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/bits-inl.h"
 #include "kernels/cpu/quantize-inl.h"
+#include "kernels/cpu/trellis-inl.h"
 #include "kernels/cpu/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -98,7 +100,7 @@ class Encoder {
 
   void ClearRow(int token) const {
     memset(RowCodes(token), 0, plan_.layout.row_bytes);
-    const size_t bytes = plan_.params.per_block * sizeof(uint16_t);
+    const size_t bytes = plan_.params.per_block * plan_.params.param_bytes;
     if (bytes == 0) return;
     memset(section_ + plan_.params.ScaleOffset(token, 0), 0, bytes);
     if (plan_.params.has_zero) {
@@ -127,6 +129,9 @@ class Encoder {
         return;
       case QuantizerKind::kTurboquant:
         TurboquantCodes(x, token);
+        return;
+      case QuantizerKind::kTcq:
+        TcqCodes(x, token);
         return;
     }
   }
@@ -179,7 +184,8 @@ class Encoder {
     }
   }
 
-  void TurboquantCodes(const float* HWY_RESTRICT x, int token) {
+  // rotated_ from a row; returns the row's squared norm.
+  float RotateAndMeasure(const float* HWY_RESTRICT x) {
     const D d;
     for (int i = 0; i < dim_; i += kLanes) {
       const auto v = hn::LoadU(d, x + i);
@@ -187,44 +193,86 @@ class Encoder {
     }
     const float squared_norm = FoldSum(d, rotated_, dim_);
     RotateRow(d, x, plan_.signs, dim_, rotated_);
+    return squared_norm;
+  }
+
+  // codes_ from rotated_ times `factor`; products_ with the codes' units too
+  // where `needs_dot`.
+  void CodebookCodes(float factor, bool needs_dot) {
     switch (plan_.width) {
       case 1:
-        return TurboquantCodes<1>(squared_norm, token);
+        return CodebookCodes<1>(factor, needs_dot);
       case 2:
-        return TurboquantCodes<2>(squared_norm, token);
+        return CodebookCodes<2>(factor, needs_dot);
       case 3:
-        return TurboquantCodes<3>(squared_norm, token);
+        return CodebookCodes<3>(factor, needs_dot);
       case 4:
-        return TurboquantCodes<4>(squared_norm, token);
+        return CodebookCodes<4>(factor, needs_dot);
       case 5:
-        return TurboquantCodes<5>(squared_norm, token);
+        return CodebookCodes<5>(factor, needs_dot);
       case 6:
-        return TurboquantCodes<6>(squared_norm, token);
+        return CodebookCodes<6>(factor, needs_dot);
       case 7:
-        return TurboquantCodes<7>(squared_norm, token);
+        return CodebookCodes<7>(factor, needs_dot);
       case 8:
-        return TurboquantCodes<8>(squared_norm, token);
+        return CodebookCodes<8>(factor, needs_dot);
     }
   }
 
   template <int kWidth>
-  void TurboquantCodes(float squared_norm, int token) {
+  void CodebookCodes(float factor, bool needs_dot) {
     const D d;
-    const auto factor = hn::Set(d, CodebookFactor(squared_norm, dim_));
-    const bool needs_dot = plan_.row_scale == RowScale::kUnbiased;
+    const auto factors = hn::Set(d, factor);
     for (int i = 0; i < dim_; i += kLanes) {
       const auto y = hn::Load(d, rotated_ + i);
       const auto code =
-          CodesOfCoordinates<kWidth>(d, *plan_.codebook, hn::Mul(y, factor));
+          CodesOfCoordinates<kWidth>(d, *plan_.codebook, hn::Mul(y, factors));
       PutCodes(d, code, codes_ + i);
       if (!needs_dot) continue;
       const auto unit = UnitsOfCodes<kWidth>(d, *plan_.codebook, code);
       hn::Store(hn::Mul(y, unit), d, products_ + i);
     }
-    const float dot = needs_dot ? FoldSum(d, products_, dim_) : 0.0f;
+  }
+
+  // The same by a trellis.
+  void TrellisCodes(float factor, bool needs_dot) {
+    const D d;
+    const auto factors = hn::Set(d, factor);
+    for (int i = 0; i < dim_; i += kLanes) {
+      hn::Store(hn::Mul(hn::Load(d, rotated_ + i), factors), d, products_ + i);
+    }
+    trellis_.Code(products_, dim_, plan_.width, plan_.codebook->levels.data(),
+                  codes_, levels_);
+    if (!needs_dot) return;
+    for (int i = 0; i < dim_; ++i) {
+      products_[i] = rotated_[i] * plan_.codebook->units[levels_[i]];
+    }
+  }
+
+  void TurboquantCodes(const float* HWY_RESTRICT x, int token) {
+    const float squared_norm = RotateAndMeasure(x);
+    const bool needs_dot = plan_.row_scale == RowScale::kUnbiased;
+    CodebookCodes(CodebookFactor(squared_norm, dim_), needs_dot);
+    const float dot = needs_dot ? FoldSum(D(), products_, dim_) : 0.0f;
     const float scale = TurboquantScale(plan_.row_scale, squared_norm, dot);
     PutHalf(scale, section_ + plan_.params.ScaleOffset(token, 0));
     if (scale == 0.0f) ZeroCodes();
+  }
+
+  void TcqCodes(const float* HWY_RESTRICT x, int token) {
+    const float squared_norm = RotateAndMeasure(x);
+    const bool needs_dot = plan_.row_scale == RowScale::kUnbiased;
+    int gain = TcqGain(squared_norm);
+    const float factor = TcqFactor(gain, dim_);
+    if (plan_.trellis) {
+      TrellisCodes(factor, needs_dot);
+    } else {
+      CodebookCodes(factor, needs_dot);
+    }
+    const float dot = needs_dot ? FoldSum(D(), products_, dim_) : 0.0f;
+    gain = TcqStoredGain(plan_.row_scale, squared_norm, gain, dot);
+    section_[plan_.params.ScaleOffset(token, 0)] = static_cast<uint8_t>(gain);
+    if (gain == 0) ZeroCodes();
   }
 
   // K under kivi: a group of tokens, each channel with its own range.
@@ -298,6 +346,8 @@ class Encoder {
   HWY_ALIGN float max_[kMaxDim];
   HWY_ALIGN uint8_t codes_[kMaxDim + kBitSlack] = {};
   HWY_ALIGN uint8_t packed_[kMaxDim + kBitSlack];
+  uint8_t levels_[kMaxDim];
+  TrellisCoder trellis_;
 };
 
 int EncodeRows(const RowPlan& plan, const ConstRows& rows, int first, int count,

@@ -18,8 +18,10 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/bits-inl.h"
 #include "kernels/cpu/code_levels-inl.h"
+#include "kernels/cpu/trellis-inl.h"
 #include "kernels/cpu/vector-inl.h"
 #include "kernels/quantizers/bit_stream.h"
+#include "kernels/quantizers/gain.h"
 #include "kernels/quantizers/number.h"
 
 #if RQ_HAS_VECTORS
@@ -132,7 +134,7 @@ HWY_INLINE void UnpackCodebook(D d, const Codebook& codebook,
 }
 
 template <class D>
-HWY_INLINE void UnpackTurboquant(D d, const Codebook& codebook,
+HWY_INLINE void UnpackCodebook(D d, const Codebook& codebook,
                                  const CodeRows& rows, float* out) {
   switch (rows.width) {
     case 1:
@@ -157,7 +159,7 @@ HWY_INLINE void UnpackTurboquant(D d, const Codebook& codebook,
 template <class D>
 void UnpackLevels(D d, const RowPlan& plan, const CodeRows& rows,
                   const ChannelGroups* groups, float* out) {
-  const bool codebook = plan.kind == QuantizerKind::kTurboquant;
+  const bool codebook = plan.codebook != nullptr;
   if constexpr (NumLanes(D()) == 16) {
     if (rows.width <= 4) {
       HWY_ALIGN float levels[16];
@@ -171,8 +173,29 @@ void UnpackLevels(D d, const RowPlan& plan, const CodeRows& rows,
       return;
     }
   }
-  if (codebook) return UnpackTurboquant(d, *plan.codebook, rows, out);
+  if (codebook) return UnpackCodebook(d, *plan.codebook, rows, out);
   UnpackTile(d, UniformLevels<D>(d, LevelOffset(plan)), rows, groups, out);
+}
+
+// The rows' codes become indexes of levels, which are codes of one bit more.
+template <class D>
+void UnpackTrellis(D d, const RowPlan& plan, const CodeRows& rows,
+                   float* HWY_RESTRICT out) {
+  HWY_ALIGN uint8_t
+      indexes[kTileTokens * kMaxDim / 8 * (kMaxTrellisWidth + 1) + kBitSlack];
+  const int width = plan.index_width();
+  const size_t row_bytes = BytesOfCodes(width, plan.dim);
+  for (int t = 0; t < rows.rows; ++t) {
+    IndexesOfRow(rows.codes + t * plan.layout.row_bytes, plan.width, plan.dim,
+                 indexes + t * row_bytes);
+  }
+  UnpackLevels(d, plan,
+               {.codes = indexes,
+                .readable = sizeof(indexes),
+                .width = width,
+                .row_codes = plan.dim,
+                .rows = rows.rows},
+               nullptr, out);
 }
 
 // --- factors ---
@@ -199,6 +222,12 @@ HWY_INLINE void LoadFactors(D d, const RowPlan& plan, const uint8_t* section,
     std::fill_n(factors.scale, count, 1.0f);
     std::fill_n(factors.zero, count,
                 plan.params.block_tokens > 1 ? 1.0f : 0.0f);
+    return;
+  }
+  if (plan.params.param_bytes == 1) {
+    const uint8_t* const gains = section + plan.params.ScaleOffset(row, 0);
+    for (int t = 0; t < count; ++t) factors.scale[t] = GainOfCode(gains[t]);
+    std::fill_n(factors.zero, count, 0.0f);
     return;
   }
   HalvesToFloats(d, section + plan.params.ScaleOffset(row, 0), count,
@@ -232,6 +261,10 @@ void LoadPackedTile(D d, const RowPlan& plan, const uint8_t* section,
                          .row_codes = plan.dim,
                          .rows = count};
   LoadFactors(d, plan, section, row, count, factors);
+  if (plan.trellis) {
+    UnpackTrellis(d, plan, rows, tile);
+    return;
+  }
   if (plan.kind == QuantizerKind::kKivi && plan.params.block_tokens == 1) {
     HWY_ALIGN float scales[kTileTokens * kMaxDim / 8];
     HWY_ALIGN float zeros[kTileTokens * kMaxDim / 8];

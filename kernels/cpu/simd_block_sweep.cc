@@ -4,6 +4,8 @@
 
 #include "kernels/quantizers/rotation.h"
 #include "kernels/quantizers/sweep/traits.h"
+#include "kernels/quantizers/trellis.h"
+#include "kernels/quantizers/trellis_codebook.h"
 
 namespace ratequant::kv {
 SimdBlockSweep::SimdBlockSweep(const DistortionSweep::Options& options,
@@ -24,6 +26,9 @@ SimdBlockSweep::SimdBlockSweep(const DistortionSweep::Options& options,
   if (!any_rotates) return;  // a head_dim without codebooks, perhaps
   for (const int width : plan_.widths) {
     plan_.codebooks.push_back(&GetCodebook(plan_.dim, width));
+    plan_.trellis_codebooks.push_back(
+        IsTrellisWidth(width) ? &GetTrellisCodebook(plan_.dim, width)
+                              : nullptr);
   }
 }
 

@@ -19,6 +19,8 @@ struct SweepPlan {
   int dim = 0;
   std::vector<int> widths;
   std::vector<const Codebook*> codebooks;  // [widths], where one rotates
+  // The same; null at widths without a trellis.
+  std::vector<const Codebook*> trellis_codebooks;
   std::vector<Quantizer> quantizers;
 };
 

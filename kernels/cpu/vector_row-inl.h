@@ -12,6 +12,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/quantize-inl.h"
 #include "kernels/cpu/sweep_kernels.h"
+#include "kernels/cpu/trellis-inl.h"
 #include "kernels/cpu/vector-inl.h"
 #include "kernels/quantizers/sweep/quantizer-inl.h"
 #include "ratequant/kv/bit_width.h"
@@ -190,6 +191,21 @@ class VectorRow {
     }
   }
 
+  HWY_INLINE void CodeByTrellis(float factor) {
+    const D d;
+    const auto factors = hn::Set(d, factor);
+    for (int i = 0; i < dim(); i += kLanes) {
+      hn::Store(hn::Mul(hn::LoadU(d, values_ + i), factors), d, scaled_ + i);
+    }
+  }
+
+  void DecodeByTrellis(int w) {
+    const Codebook& codebook = *plan_.trellis_codebooks[w];
+    trellis_.Code(scaled_, dim(), width(w), codebook.levels.data(), codes_,
+                  levels_);
+    for (int i = 0; i < dim(); ++i) decoded_[i] = codebook.units[levels_[i]];
+  }
+
   HWY_INLINE float Dot() {
     const D d;
     for (int i = 0; i < dim(); i += kLanes) {
@@ -279,6 +295,10 @@ class VectorRow {
   HWY_ALIGN float rotated_[kMaxDim];
   HWY_ALIGN float decoded_[kMaxDim];
   HWY_ALIGN float products_[kMaxDim];
+  HWY_ALIGN float scaled_[kMaxDim];  // for the trellis
+  uint8_t codes_[kMaxDim];
+  uint8_t levels_[kMaxDim];
+  TrellisCoder trellis_;
 };
 
 }  // namespace HWY_NAMESPACE

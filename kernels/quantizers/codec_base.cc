@@ -1,6 +1,9 @@
 #include "kernels/quantizers/codec_base.h"
 
+#include "kernels/quantizers/limits.h"
 #include "kernels/quantizers/rotation.h"
+#include "kernels/quantizers/trellis.h"
+#include "kernels/quantizers/trellis_codebook.h"
 #include "ratequant/kv/bit_width.h"
 
 namespace ratequant::kv {
@@ -28,11 +31,14 @@ void CodecBase::InitQuantizer() {
   const QuantizerSpec& quantizer = options_.quantizer;
   params_ = MakeParamLayout(quantizer, options_.tensor, options_.head_dim,
                             options_.page_tokens);
-  const bool turboquant = quantizer.kind == QuantizerKind::kTurboquant;
-  if (turboquant) {
+  plan_.trellis = quantizer.kind == QuantizerKind::kTcq &&
+                  IsTrellisWidth(options_.width);
+  if (plan_.trellis) {
+    codebook_ = &GetTrellisCodebook(options_.head_dim, options_.width);
+  } else if (HasRowScale(quantizer.kind)) {
     codebook_ = &GetCodebook(options_.head_dim, options_.width);
   }
-  if (turboquant || quantizer.kind == QuantizerKind::kQuarot) {
+  if (IsRotated(quantizer.kind)) {
     for (int c = 0; c < options_.head_dim; ++c) {
       signs_.push_back(RotationSign(quantizer.seed, c));
     }

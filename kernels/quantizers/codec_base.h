@@ -33,7 +33,7 @@ class CodecBase : public Codec {
   // [head_dim] the rotation's signs; empty without a rotation.
   const std::vector<float>& signs() const { return signs_; }
 
-  // Turboquant only.
+  // turboquant and tcq only.
   bool has_codebook() const { return codebook_ != nullptr; }
   const Codebook& codebook() const { return *codebook_; }
   RowScale row_scale() const;

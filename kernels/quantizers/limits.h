@@ -38,6 +38,7 @@ constexpr bool IsKnownKind(QuantizerKind kind) {
     case QuantizerKind::kKivi:
     case QuantizerKind::kQuarot:
     case QuantizerKind::kTurboquant:
+    case QuantizerKind::kTcq:
       return true;
   }
   return false;
@@ -49,7 +50,13 @@ constexpr bool IsKnownScale(RowScale scale) {
 
 // True for the kinds that need a head_dim that is a power of two.
 constexpr bool IsRotated(QuantizerKind kind) {
-  return kind == QuantizerKind::kQuarot || kind == QuantizerKind::kTurboquant;
+  return kind == QuantizerKind::kQuarot ||
+         kind == QuantizerKind::kTurboquant || kind == QuantizerKind::kTcq;
+}
+
+// True for the kinds that have a RowScale.
+constexpr bool HasRowScale(QuantizerKind kind) {
+  return kind == QuantizerKind::kTurboquant || kind == QuantizerKind::kTcq;
 }
 
 }  // namespace ratequant::kv

@@ -26,7 +26,7 @@ absl::StatusOr<QuantizerKind> ParseKind(absl::string_view id) {
   }
   return absl::InvalidArgumentError(
       absl::StrCat("unknown quantizer '", id,
-                   "'; supported: rtn, kivi, quarot, turboquant"));
+                   "'; supported: rtn, kivi, quarot, turboquant, tcq"));
 }
 
 absl::StatusOr<RowScale> ParseScale(absl::string_view name,
@@ -47,6 +47,7 @@ std::vector<absl::string_view> ParameterNames(QuantizerKind kind) {
     case QuantizerKind::kQuarot:
       return {"seed"};
     case QuantizerKind::kTurboquant:
+    case QuantizerKind::kTcq:
       return {"seed", "key_scale", "value_scale"};
   }
   return {};
@@ -104,7 +105,8 @@ absl::Status CheckSpec(const QuantizerSpec& spec) {
   if (!IsKnownKind(spec.kind)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "unknown quantizer kind ", static_cast<int>(spec.kind),
-        "; supported: 1 (rtn), 2 (kivi), 3 (quarot), 4 (turboquant)"));
+        "; supported: 1 (rtn), 2 (kivi), 3 (quarot), 4 (turboquant), "
+        "5 (tcq)"));
   }
   if (!IsKnownScale(spec.key_scale) || !IsKnownScale(spec.value_scale)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -146,6 +148,8 @@ absl::string_view QuantizerId(QuantizerKind kind) {
       return "quarot";
     case QuantizerKind::kTurboquant:
       return "turboquant";
+    case QuantizerKind::kTcq:
+      return "tcq";
   }
   return "unknown";
 }
@@ -225,11 +229,12 @@ absl::Status ValidateQuantizer(const QuantizerSpec& spec, int head_dim,
 }
 
 std::vector<QuantizerSpec> DefaultQuantizers() {
-  std::vector<QuantizerSpec> all(4);
+  std::vector<QuantizerSpec> all(5);
   all[0].kind = QuantizerKind::kRtn;
   all[1].kind = QuantizerKind::kKivi;
   all[2].kind = QuantizerKind::kQuarot;
   all[3].kind = QuantizerKind::kTurboquant;
+  all[4].kind = QuantizerKind::kTcq;
   return all;
 }
 

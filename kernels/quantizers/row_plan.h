@@ -17,9 +17,15 @@ struct RowPlan {
   int dim = 0;
   SectionLayout layout;
   ParamLayout params;
-  const float* signs = nullptr;        // [dim], quarot and turboquant
-  const Codebook* codebook = nullptr;  // turboquant
-  RowScale row_scale = RowScale::kL2;  // turboquant
+  const float* signs = nullptr;        // [dim], where rows are rotated
+  const Codebook* codebook = nullptr;  // turboquant and tcq
+  RowScale row_scale = RowScale::kL2;  // turboquant and tcq
+  // Codes are a trellis' and stand for indexes of the codebook, which have one
+  // bit more (trellis.h).
+  bool trellis = false;
+
+  // Of what stands for a level, in bits.
+  int index_width() const { return trellis ? width + 1 : width; }
 };
 
 }  // namespace ratequant::kv

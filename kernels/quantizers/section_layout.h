@@ -38,11 +38,12 @@ inline std::vector<CodeRun> CodeRunsOfRow(int width, int head_dim) {
 }
 
 // The parameters of a section: fp16 scales and, for asymmetric quantizers,
-// zeros. A parameter covers `block_tokens` tokens by `block_channels` channels.
+// zeros; or 8-bit gains (gain.h). A parameter covers `block_tokens` tokens by `block_channels` channels.
 struct ParamLayout {
   int block_tokens = 1;
   int block_channels = 0;
   bool has_zero = false;
+  int param_bytes = sizeof(uint16_t);  // 1: gains
   int per_block = 0;         // parameters of one block of tokens
   size_t scales_stride = 0;  // bytes from one block's scales to the next
   size_t zeros_offset = 0;   // bytes from a block's scales to its zeros
@@ -50,7 +51,7 @@ struct ParamLayout {
   // Byte offset of parameter `index` (0..per_block) of the block of `token`.
   RQ_HOST_DEVICE size_t ScaleOffset(int token, int index) const {
     return static_cast<size_t>(token / block_tokens) * scales_stride +
-           static_cast<size_t>(index) * sizeof(uint16_t);
+           static_cast<size_t>(index) * param_bytes;
   }
   RQ_HOST_DEVICE size_t ZeroOffset(int token, int index) const {
     return ScaleOffset(token, index) + zeros_offset;
@@ -63,6 +64,7 @@ inline ParamLayout MakeParamLayout(const QuantizerSpec& quantizer,
                                    int page_tokens) {
   ParamLayout params;
   const bool kivi = quantizer.kind == QuantizerKind::kKivi;
+  if (quantizer.kind == QuantizerKind::kTcq) params.param_bytes = 1;
   params.has_zero = kivi || quantizer.kind == QuantizerKind::kQuarot;
   if (kivi && tensor == Tensor::kKey) {
     params.block_tokens = quantizer.group_size;
@@ -74,7 +76,7 @@ inline ParamLayout MakeParamLayout(const QuantizerSpec& quantizer,
   }
   params.block_channels = kivi ? quantizer.group_size : head_dim;
   params.per_block = head_dim / params.block_channels;
-  params.scales_stride = params.per_block * sizeof(uint16_t);
+  params.scales_stride = params.per_block * params.param_bytes;
   params.zeros_offset = page_tokens * params.scales_stride;
   return params;
 }
@@ -92,7 +94,7 @@ inline SectionLayout MakeSectionLayout(const QuantizerSpec& quantizer,
     for (const CodeRun& run : CodeRunsOfRow(width, head_dim)) {
       layout.row_bytes += BytesOfCodes(run.width, run.count);
     }
-    layout.params_bytes = blocks * params.per_block * sizeof(uint16_t) *
+    layout.params_bytes = blocks * params.per_block * params.param_bytes *
                           (params.has_zero ? 2 : 1);
   }
   layout.codes_offset = AlignToSection(layout.params_bytes);

@@ -6,9 +6,11 @@
 
 #include "kernels/quantizers/bit_stream.h"
 #include "kernels/quantizers/element.h"
+#include "kernels/quantizers/gain.h"
 #include "kernels/quantizers/number.h"
 #include "kernels/quantizers/rotation.h"
 #include "kernels/quantizers/uniform.h"
+#include "kernels/reference/tcq_row.h"
 #include "kernels/reference/turboquant_row.h"
 
 namespace ratequant::kv {
@@ -28,7 +30,12 @@ float LoadHalf(const uint8_t* bytes) {
 
 void ReferenceCodec::StoreScale(uint8_t* section, int token, int index,
                                 float value) const {
-  StoreHalf(value, section + params().ScaleOffset(token, index));
+  uint8_t* const target = section + params().ScaleOffset(token, index);
+  if (params().param_bytes == 1) {
+    *target = static_cast<uint8_t>(CodeOfGain(value));
+    return;
+  }
+  StoreHalf(value, target);
 }
 
 void ReferenceCodec::StoreZero(uint8_t* section, int token, int index,
@@ -38,7 +45,8 @@ void ReferenceCodec::StoreZero(uint8_t* section, int token, int index,
 
 float ReferenceCodec::LoadScale(const uint8_t* section, int token,
                                 int index) const {
-  return LoadHalf(section + params().ScaleOffset(token, index));
+  const uint8_t* const source = section + params().ScaleOffset(token, index);
+  return params().param_bytes == 1 ? GainOfCode(*source) : LoadHalf(source);
 }
 
 float ReferenceCodec::LoadZero(const uint8_t* section, int token,
@@ -109,6 +117,9 @@ void ReferenceCodec::EncodeBlock(std::vector<float> values, int first,
       return;
     case QuantizerKind::kTurboquant:
       StoreCodes(section, token, EncodeTurboquantRow(values, token, section));
+      return;
+    case QuantizerKind::kTcq:
+      StoreCodes(section, token, EncodeTcqRow(values, token, section));
       return;
   }
 }
@@ -195,6 +206,21 @@ std::vector<uint8_t> ReferenceCodec::EncodeTurboquantRow(
   return row.codes;
 }
 
+std::vector<uint8_t> ReferenceCodec::EncodeTcqRow(
+    const std::vector<float>& values, int token, uint8_t* section) const {
+  const int dim = options().head_dim;
+  std::vector<float> squares;
+  for (const float x : values) squares.push_back(x * x);
+  const float squared_norm = FoldSum(squares.data(), dim);
+
+  std::vector<float> rotated = values;
+  Rotate(signs().data(), rotated.data(), dim);
+  const TcqRow row = EncodeTcq(codebook(), options().width, row_scale(),
+                               squared_norm, rotated);
+  section[params().ScaleOffset(token, 0)] = static_cast<uint8_t>(row.gain);
+  return row.codes;
+}
+
 std::vector<float> ReferenceCodec::DecodeRow(const uint8_t* section,
                                              int token) const {
   const int dim = options().head_dim;
@@ -221,6 +247,13 @@ std::vector<float> ReferenceCodec::DecodeRow(const uint8_t* section,
         break;
       case QuantizerKind::kTurboquant:
         values.push_back(codebook().units[code] * scale);
+        break;
+      case QuantizerKind::kTcq:
+        values.push_back(
+            codebook().units[plan().trellis
+                                 ? TrellisLevelAt(row, width, dim, c)
+                                 : code] *
+            scale);
         break;
     }
   }

@@ -32,6 +32,8 @@ class ReferenceCodec final : public CodecBase {
                                           int token, uint8_t* section) const;
   std::vector<uint8_t> EncodeTurboquantRow(const std::vector<float>& values,
                                            int token, uint8_t* section) const;
+  std::vector<uint8_t> EncodeTcqRow(const std::vector<float>& values, int token,
+                                    uint8_t* section) const;
   std::vector<float> DecodeRow(const uint8_t* section, int token) const;
 
   void StoreScale(uint8_t* section, int token, int index, float value) const;

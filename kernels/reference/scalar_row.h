@@ -9,6 +9,8 @@
 #include "kernels/quantizers/number.h"
 #include "kernels/quantizers/rotation.h"
 #include "kernels/quantizers/sweep/quantizer-inl.h"
+#include "kernels/quantizers/trellis.h"
+#include "kernels/quantizers/trellis_codebook.h"
 #include "kernels/quantizers/turboquant.h"
 
 namespace ratequant::kv {
@@ -97,6 +99,18 @@ class ScalarRow {
                               static_cast<int>(codebook.thresholds.size()))];
     });
   }
+  void CodeByTrellis(float factor) { factor_ = factor; }
+  void DecodeByTrellis(int w) {
+    const Codebook& codebook = GetTrellisCodebook(dim_, width(w));
+    std::vector<float> z(values_);
+    for (float& value : z) value *= factor_;
+    std::vector<uint16_t> decisions(dim_);
+    TrellisPath(z.data(), 1, dim_, width(w), codebook.levels.data(),
+                decisions.data())
+        .Find([&](int i, int, int level) {
+          decoded_[i] = codebook.units[level];
+        });
+  }
   float Dot() const {
     std::vector<float> products(values_);
     for (int i = 0; i < dim_; ++i) products[i] *= decoded_[i];
@@ -143,6 +157,7 @@ class ScalarRow {
   ErrorSums* const sums_;
   std::vector<float> values_;   // x, or x rotated
   std::vector<float> decoded_;  // of `values_`
+  float factor_ = 0;            // of CodeByTrellis
 };
 
 }  // namespace ratequant::kv

@@ -12,12 +12,13 @@
 #include "kernels/quantizers/sweep/quantizer-inl.h"
 #include "kernels/quantizers/sweep/quarot-inl.h"
 #include "kernels/quantizers/sweep/rtn-inl.h"
+#include "kernels/quantizers/sweep/tcq-inl.h"
 #include "kernels/quantizers/sweep/turboquant-inl.h"
 
 RQ_SWEEP_BEGIN
 
-using SweepQuantizers =
-    QuantizerList<RtnSweep, KiviSweep, QuarotSweep, TurboquantSweep>;
+using SweepQuantizers = QuantizerList<RtnSweep, KiviSweep, QuarotSweep,
+                                      TurboquantSweep, TcqSweep>;
 
 RQ_SWEEP_END
 

@@ -13,7 +13,7 @@
 
 namespace ratequant::kv {
 
-// "rtn", "kivi", "quarot" or "turboquant".
+// "rtn", "kivi", "quarot", "turboquant" or "tcq".
 absl::string_view QuantizerId(QuantizerKind kind);
 
 // Parses an id with optional parameters: "kivi", "kivi:group_size=64",
@@ -27,13 +27,13 @@ std::string QuantizerName(const QuantizerSpec& spec);
 // OK when `spec` can quantize heads of `head_dim` channels in pages of
 // `page_tokens` tokens. INVALID_ARGUMENT says which value isn't supported and
 // which are: head_dim is a multiple of 8 from 8 to 512 (a power of two for
-// quarot and turboquant, a multiple of group_size for kivi), page_tokens one of
+// the rotated ones, a multiple of group_size for kivi), page_tokens one of
 // 16, 32, 64, 128 (a multiple of group_size for kivi), group_size one of 8, 16,
 // 32, 64, 128. A field that doesn't apply to the kind must hold its default.
 absl::Status ValidateQuantizer(const QuantizerSpec& spec, int head_dim,
                                int page_tokens);
 
-// All four quantizers with default parameters.
+// All quantizers with default parameters.
 std::vector<QuantizerSpec> DefaultQuantizers();
 
 }  // namespace ratequant::kv

@@ -15,9 +15,10 @@ enum class QuantizerKind : int32_t {
   kKivi = 2,
   kQuarot = 3,
   kTurboquant = 4,
+  kTcq = 5,
 };
 
-// The scale that turboquant stores beside a row (see kernels/FORMAT.md).
+// The scale that turboquant and tcq store beside a row (see kernels/FORMAT.md).
 // Numbers are persisted and part of the C ABI.
 enum class RowScale : int32_t { kL2 = 1, kUnbiased = 2 };
 
@@ -27,9 +28,9 @@ enum class RowScale : int32_t { kL2 = 1, kUnbiased = 2 };
 struct QuantizerSpec {
   QuantizerKind kind = QuantizerKind::kKivi;
   int32_t group_size = 32;  // kivi: tokens in a K group, channels in a V group
-  uint64_t seed = 0;        // quarot, turboquant: seed of the rotation's signs
-  RowScale key_scale = RowScale::kL2;          // turboquant
-  RowScale value_scale = RowScale::kUnbiased;  // turboquant
+  uint64_t seed = 0;        // quarot, turboquant, tcq: of the rotation's signs
+  RowScale key_scale = RowScale::kL2;          // turboquant, tcq
+  RowScale value_scale = RowScale::kUnbiased;  // turboquant, tcq
 
   friend bool operator==(const QuantizerSpec&, const QuantizerSpec&) = default;
 };
