@@ -148,7 +148,7 @@ void AddCalibrateCommand(CLI::App& app, Session& session) {
       ->option_text("MODEL");
   AddQuantizerOption(*verb, &flags->quantizers,
                      "Quantizers to measure; all that support the model when "
-                     "left out. Names: rtn, kivi, quarot, turboquant");
+                     "left out. Names: rtn, kivi, quarot, turboquant, tcq");
   verb->add_option("--sequences", flags->sequences,
                    "Sequences to measure (default 16)")
       ->check(WholeNumber())

@@ -11,10 +11,11 @@ void AddQuantizerOption(CLI::App& verb, std::vector<std::string>* quantizers,
 }
 
 void AddPolicyOptions(CLI::App& verb, PolicyOptions* options) {
-  verb.add_option("--objective", options->objective,
-                  "What is minimised: loss-projected (default), attention-output "
-                  "(calibrated with --attention-output), measured, or paper "
-                  "(one quantizer)")
+  verb.add_option(
+          "--objective", options->objective,
+          "What is minimised: loss-projected (default), attention-output "
+          "(calibrated with --attention-output), measured, or paper "
+          "(one quantizer)")
       ->transform(Choice({{"loss-projected", v1::Policy::LOSS_PROJECTED},
                           {"attention-output", v1::Policy::ATTENTION_OUTPUT},
                           {"measured", v1::Policy::MEASURED},
@@ -78,7 +79,7 @@ void AddQueryOptions(CLI::App& verb, QueryOptions* options) {
   AddQuantizerOption(
       verb, &options->quantizers,
       "Quantizers the map may use; the best mix of all that were calibrated "
-      "when left out. Names: rtn, kivi, quarot, turboquant");
+      "when left out. Names: rtn, kivi, quarot, turboquant, tcq");
   verb.add_option("--policy", options->policy,
                   "A stored policy (see: ratequant policy), instead of the "
                   "options below that make one")

@@ -20,6 +20,7 @@ absl::StatusOr<v1::Quantizer> QuantizerFromText(absl::string_view text) {
       quantizer.set_seed(spec->seed);
       break;
     case kv::QuantizerKind::kTurboquant:
+    case kv::QuantizerKind::kTcq:
       quantizer.set_seed(spec->seed);
       quantizer.set_key_scale(
           static_cast<v1::Quantizer::Scale>(spec->key_scale));
@@ -44,6 +45,7 @@ absl::StatusOr<kv::QuantizerSpec> QuantizerSpecOf(
     case v1::Quantizer::KIVI:
     case v1::Quantizer::QUAROT:
     case v1::Quantizer::TURBOQUANT:
+    case v1::Quantizer::TCQ:
       spec.kind = static_cast<kv::QuantizerKind>(quantizer.kind());
       break;
     default:

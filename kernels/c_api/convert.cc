@@ -9,17 +9,18 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "kernels/c_api/boundary.h"
+#include "kernels/quantizers/limits.h"
 #include "ratequant/kv/bit_width.h"
 
 namespace ratequant::kv {
 namespace {
 
 absl::Status CheckKind(int32_t kind) {
-  if (kind >= RQ_KV_RTN && kind <= RQ_KV_TURBOQUANT) return absl::OkStatus();
+  if (kind >= RQ_KV_RTN && kind <= RQ_KV_TCQ) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "quantizer kind ", kind,
-      " is not supported; supported are 1 (rtn), 2 (kivi), 3 (quarot) and 4 "
-      "(turboquant)"));
+      " is not supported; supported are 1 (rtn), 2 (kivi), 3 (quarot), 4 "
+      "(turboquant) and 5 (tcq)"));
 }
 
 absl::Status CheckScale(absl::string_view field, int32_t scale) {
@@ -36,10 +37,9 @@ absl::Status CheckScale(absl::string_view field, int32_t scale) {
 absl::Status CheckUnused(const QuantizerSpec& spec) {
   QuantizerSpec used = QuantizerSpec{};
   used.kind = spec.kind;
-  const bool turbo = spec.kind == QuantizerKind::kTurboquant;
   if (spec.kind == QuantizerKind::kKivi) used.group_size = spec.group_size;
-  if (turbo || spec.kind == QuantizerKind::kQuarot) used.seed = spec.seed;
-  if (turbo) {
+  if (IsRotated(spec.kind)) used.seed = spec.seed;
+  if (HasRowScale(spec.kind)) {
     used.key_scale = spec.key_scale;
     used.value_scale = spec.value_scale;
   }

@@ -135,7 +135,7 @@ HWY_INLINE void UnpackCodebook(D d, const Codebook& codebook,
 
 template <class D>
 HWY_INLINE void UnpackCodebook(D d, const Codebook& codebook,
-                                 const CodeRows& rows, float* out) {
+                               const CodeRows& rows, float* out) {
   switch (rows.width) {
     case 1:
       return UnpackCodebook<1>(d, codebook, rows, out);

@@ -27,8 +27,8 @@ namespace ratequant::kv {
 namespace HWY_NAMESPACE {
 
 // Eight bits, one in every 1 to 5.
-inline constexpr uint64_t kEveryBits[] = {0, 0xFF, 0x5555, 0x249249,
-                                          0x11111111, 0x842108421};
+inline constexpr uint64_t kEveryBits[] = {0,        0xFF,       0x5555,
+                                          0x249249, 0x11111111, 0x842108421};
 
 // TrellisIndexes.
 HWY_INLINE uint64_t IndexesOfOctet(uint64_t codes, uint64_t previous,
@@ -127,8 +127,8 @@ class TrellisCoder {
     for (int p = 0; p < kParts; ++p) {
       hn::Store(metrics.part[p], States(), values + 4 * p);
     }
-    return static_cast<int>(
-        std::min_element(values, values + kTrellisStates) - values);
+    return static_cast<int>(std::min_element(values, values + kTrellisStates) -
+                            values);
   }
 
   // Of a vector of elements from `first` on: for each subset, the level next to
@@ -150,8 +150,7 @@ class TrellisCoder {
             hn::Lt(hn::Set(d, 0.5f * (pair[0] + pair[kTrellisSubsets])), x);
         // A true mask is -1.
         k = hn::Sub(k, hn::VecFromMask(di, hn::RebindMask(di, above)));
-        level =
-            hn::IfThenElse(above, hn::Set(d, pair[kTrellisSubsets]), level);
+        level = hn::IfThenElse(above, hn::Set(d, pair[kTrellisSubsets]), level);
       }
       const auto error = hn::Sub(x, level);
       costs[s] = hn::Mul(error, error);
@@ -163,9 +162,9 @@ class TrellisCoder {
                           costs_ + kTrellisSubsets * first);
   }
 
-  // One element on. States 2j and 2j + 1 come from j and, where the oldest coded
-  // bit is set, j + 8; that bit and the newest one each change the subset's
-  // first bit.
+  // One element on. States 2j and 2j + 1 come from j and, where the oldest
+  // coded bit is set, j + 8; that bit and the newest one each change the
+  // subset's first bit.
   HWY_INLINE void Step(int i, Metrics& metrics) {
     const States d;
     const Vec a = hn::Load(d, costs_ + kTrellisSubsets * i);

@@ -31,8 +31,8 @@ void CodecBase::InitQuantizer() {
   const QuantizerSpec& quantizer = options_.quantizer;
   params_ = MakeParamLayout(quantizer, options_.tensor, options_.head_dim,
                             options_.page_tokens);
-  plan_.trellis = quantizer.kind == QuantizerKind::kTcq &&
-                  IsTrellisWidth(options_.width);
+  plan_.trellis =
+      quantizer.kind == QuantizerKind::kTcq && IsTrellisWidth(options_.width);
   if (plan_.trellis) {
     codebook_ = &GetTrellisCodebook(options_.head_dim, options_.width);
   } else if (HasRowScale(quantizer.kind)) {

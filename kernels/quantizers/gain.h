@@ -26,8 +26,8 @@ RQ_HOST_DEVICE inline float GainOfCode(int code) {
   if (step & 2) gain *= 1.1892070770263672f;
   if (step & 4) gain *= 1.4142135381698608f;
   const int exponent = (code - 1) / kGainSteps + kGainMinExponent;
-  return FloatOfBits(BitsOfFloat(gain) + (static_cast<uint32_t>(exponent)
-                                          << 23));
+  return FloatOfBits(BitsOfFloat(gain) +
+                     (static_cast<uint32_t>(exponent) << 23));
 }
 
 // The code whose gain is next to `value`, which isn't negative, in the

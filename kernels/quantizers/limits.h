@@ -50,8 +50,8 @@ constexpr bool IsKnownScale(RowScale scale) {
 
 // True for the kinds that need a head_dim that is a power of two.
 constexpr bool IsRotated(QuantizerKind kind) {
-  return kind == QuantizerKind::kQuarot ||
-         kind == QuantizerKind::kTurboquant || kind == QuantizerKind::kTcq;
+  return kind == QuantizerKind::kQuarot || kind == QuantizerKind::kTurboquant ||
+         kind == QuantizerKind::kTcq;
 }
 
 // True for the kinds that have a RowScale.

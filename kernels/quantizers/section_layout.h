@@ -38,13 +38,14 @@ inline std::vector<CodeRun> CodeRunsOfRow(int width, int head_dim) {
 }
 
 // The parameters of a section: fp16 scales and, for asymmetric quantizers,
-// zeros; or 8-bit gains (gain.h). A parameter covers `block_tokens` tokens by `block_channels` channels.
+// zeros; or 8-bit gains (gain.h). A parameter covers `block_tokens` tokens by
+// `block_channels` channels.
 struct ParamLayout {
   int block_tokens = 1;
   int block_channels = 0;
   bool has_zero = false;
   int param_bytes = sizeof(uint16_t);  // 1: gains
-  int per_block = 0;         // parameters of one block of tokens
+  int per_block = 0;                   // parameters of one block of tokens
   size_t scales_stride = 0;  // bytes from one block's scales to the next
   size_t zeros_offset = 0;   // bytes from a block's scales to its zeros
 

@@ -250,9 +250,8 @@ std::vector<float> ReferenceCodec::DecodeRow(const uint8_t* section,
         break;
       case QuantizerKind::kTcq:
         values.push_back(
-            codebook().units[plan().trellis
-                                 ? TrellisLevelAt(row, width, dim, c)
-                                 : code] *
+            codebook().units[plan().trellis ? TrellisLevelAt(row, width, dim, c)
+                                            : code] *
             scale);
         break;
     }

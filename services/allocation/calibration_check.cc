@@ -220,9 +220,7 @@ class Checker {
 
   void CheckFit(const std::string& field, const v1::Quantizer& q) {
     const uint32_t head_dim = calibration_.geometry().head_dim();
-    const bool rotates = q.kind() == v1::Quantizer::QUAROT ||
-                         q.kind() == v1::Quantizer::TURBOQUANT;
-    if (rotates && !IsPowerOfTwo(head_dim)) {
+    if (IsRotated(q.kind()) && !IsPowerOfTwo(head_dim)) {
       Add(field, QuantizerText(q),
           " needs a head_dim that is a power of two; it is ", head_dim);
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "services/allocation/calibration_check.h"
+#include "services/common/quantizers.h"
 
 namespace ratequant::allocation {
 namespace {
@@ -22,8 +23,7 @@ WidthBounds PaperBounds(double average) {
 
 WidthBounds BoundsFor(const v1::Policy& policy, const v1::Quantizer& quantizer,
                       std::optional<double> average_code_bits) {
-  WidthBounds bounds = {quantizer.kind() == v1::Quantizer::TURBOQUANT ? 1 : 2,
-                        kWidths};
+  WidthBounds bounds = {HasScale(quantizer.kind()) ? 1 : 2, kWidths};
   if (policy.objective() == v1::Policy::PAPER &&
       average_code_bits.has_value()) {
     bounds = PaperBounds(*average_code_bits);

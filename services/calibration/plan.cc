@@ -307,7 +307,7 @@ kv::QuantizerSpec ToSpec(const v1::Quantizer& quantizer) {
     spec.group_size = static_cast<int32_t>(quantizer.group_size());
   }
   spec.seed = quantizer.seed();
-  if (quantizer.kind() == v1::Quantizer::TURBOQUANT) {
+  if (HasScale(quantizer.kind())) {
     spec.key_scale = static_cast<kv::RowScale>(quantizer.key_scale());
     spec.value_scale = static_cast<kv::RowScale>(quantizer.value_scale());
   }
@@ -321,7 +321,7 @@ v1::Quantizer ToProto(const kv::QuantizerSpec& spec) {
     quantizer.set_group_size(spec.group_size);
   }
   quantizer.set_seed(spec.seed);
-  if (spec.kind == kv::QuantizerKind::kTurboquant) {
+  if (HasScale(quantizer.kind())) {
     quantizer.set_key_scale(static_cast<v1::Quantizer::Scale>(spec.key_scale));
     quantizer.set_value_scale(
         static_cast<v1::Quantizer::Scale>(spec.value_scale));

@@ -28,6 +28,8 @@ absl::string_view KindText(Quantizer::Kind kind) {
       return "quarot";
     case Quantizer::TURBOQUANT:
       return "turboquant";
+    case Quantizer::TCQ:
+      return "tcq";
     default:
       return "unknown";
   }
@@ -53,14 +55,11 @@ absl::Status CheckApplies(const Quantizer& q, absl::string_view field) {
     return Unsupported(field, ".group_size",
                        absl::StrCat(kind, " has no group_size; leave it 0"));
   }
-  const bool rotates =
-      q.kind() == Quantizer::QUAROT || q.kind() == Quantizer::TURBOQUANT;
-  if (!rotates && q.seed() != 0) {
+  if (!IsRotated(q.kind()) && q.seed() != 0) {
     return Unsupported(field, ".seed",
                        absl::StrCat(kind, " has no seed; leave it 0"));
   }
-  if (q.kind() != Quantizer::TURBOQUANT &&
-      (q.key_scale() != 0 || q.value_scale() != 0)) {
+  if (!HasScale(q.kind()) && (q.key_scale() != 0 || q.value_scale() != 0)) {
     return Unsupported(field,
                        q.key_scale() != 0 ? ".key_scale" : ".value_scale",
                        absl::StrCat(kind, " has no scale; leave it unset"));
@@ -70,15 +69,22 @@ absl::Status CheckApplies(const Quantizer& q, absl::string_view field) {
 
 }  // namespace
 
+bool IsRotated(Quantizer::Kind kind) {
+  return kind == Quantizer::QUAROT || HasScale(kind);
+}
+
+bool HasScale(Quantizer::Kind kind) {
+  return kind == Quantizer::TURBOQUANT || kind == Quantizer::TCQ;
+}
+
 absl::StatusOr<Quantizer> CanonicalQuantizer(const Quantizer& quantizer,
                                              absl::string_view field) {
   if (quantizer.kind() == Quantizer::KIND_UNSPECIFIED ||
       !Quantizer::Kind_IsValid(quantizer.kind())) {
-    return Unsupported(
-        field, ".kind",
-        absl::StrCat("kind ", static_cast<int>(quantizer.kind()),
-                     " isn't supported; use RTN, KIVI, QUAROT or "
-                     "TURBOQUANT"));
+    return Unsupported(field, ".kind",
+                       absl::StrCat("kind ", static_cast<int>(quantizer.kind()),
+                                    " isn't supported; use RTN, KIVI, QUAROT, "
+                                    "TURBOQUANT or TCQ"));
   }
   absl::Status applies = CheckApplies(quantizer, field);
   if (!applies.ok()) return applies;
@@ -94,7 +100,7 @@ absl::StatusOr<Quantizer> CanonicalQuantizer(const Quantizer& quantizer,
                                       "128"));
     }
   }
-  if (canonical.kind() == Quantizer::TURBOQUANT) {
+  if (HasScale(canonical.kind())) {
     for (const auto& [scale, member] :
          {std::pair(canonical.key_scale(), ".key_scale"),
           std::pair(canonical.value_scale(), ".value_scale")}) {
@@ -125,7 +131,7 @@ std::string QuantizerText(const Quantizer& quantizer) {
     add("group_size", quantizer.group_size());
   }
   if (quantizer.seed() != 0) add("seed", quantizer.seed());
-  if (quantizer.kind() == Quantizer::TURBOQUANT) {
+  if (HasScale(quantizer.kind())) {
     if (quantizer.key_scale() != Quantizer::L2) {
       add("key_scale", ScaleText(quantizer.key_scale()));
     }

@@ -12,11 +12,18 @@
 
 namespace ratequant {
 
+// Whether rows are rotated, which needs a head_dim that is a power of two.
+bool IsRotated(v1::Quantizer::Kind kind);
+
+// Whether the kind has a key_scale and a value_scale; it needs no more than 1
+// bit then.
+bool HasScale(v1::Quantizer::Kind kind);
+
 // Fills in the defaults of the fields that apply to the kind (kivi: group_size
-// 32; turboquant: key_scale L2, value_scale UNBIASED). `field` is the request's
-// field, for the error: INVALID_ARGUMENT UNSUPPORTED_QUANTIZER for an unknown
-// kind or scale, a group_size that isn't a power of two from 8 to 128, and a
-// parameter that doesn't apply to the kind.
+// 32; turboquant, tcq: key_scale L2, value_scale UNBIASED). `field` is the
+// request's field, for the error: INVALID_ARGUMENT UNSUPPORTED_QUANTIZER for an
+// unknown kind or scale, a group_size that isn't a power of two from 8 to 128,
+// and a parameter that doesn't apply to the kind.
 absl::StatusOr<v1::Quantizer> CanonicalQuantizer(const v1::Quantizer& quantizer,
                                                  absl::string_view field);
 

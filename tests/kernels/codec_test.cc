@@ -150,6 +150,52 @@ TEST_P(WidthTest, TurboquantHasTheLloydMaxError) {
   EXPECT_NEAR(error / energy / lloyd_max[width - 1], 1.0, 0.1);
 }
 
+// The same for the trellis' error at widths that it codes (trellis_test.cc);
+// what rounding the norm costs is within it.
+TEST_P(WidthTest, TcqHasTheErrorOfItsTrellis) {
+  const int width = GetParam();
+  const double expected[] = {.295,   .0826,  .0227,   .0061,
+                             .00245, .00063, .000159, .0000405};
+  const std::vector<float> x = NormalRows(4);
+  const auto decoded = RoundTrip(*MakeCodec("tcq", Tensor::kKey, width), x);
+  double error = 0, energy = 0;
+  for (int t = 0; t < kPageTokens; ++t) {
+    error += SquaredDistance(&decoded[t * kDim], &x[t * kDim]);
+    energy += SquaredNorm(&x[t * kDim]);
+  }
+  EXPECT_NEAR(error / energy / expected[width - 1], 1.0, 0.1);
+}
+
+// Rounding to an eighth of an octave moves a row's length by up to 4.5%, to
+// both sides alike; without the correction all rows shrink.
+TEST_P(WidthTest, TcqValuesAreUnbiasedInTheMean) {
+  const int width = GetParam();
+  const std::vector<float> x = NormalRows(5);
+  for (const bool unbiased : {true, false}) {
+    const auto decoded =
+        RoundTrip(*MakeCodec(unbiased ? "tcq" : "tcq:value_scale=l2",
+                             Tensor::kValue, width),
+                  x);
+    double mean = 0;
+    for (int t = 0; t < kPageTokens; ++t) {
+      double dot = 0;
+      for (int c = 0; c < kDim; ++c) {
+        dot += double(decoded[t * kDim + c]) * x[t * kDim + c];
+      }
+      const double length = dot / SquaredNorm(&x[t * kDim]);
+      if (unbiased) {
+        EXPECT_NEAR(length, 1.0, 0.0455);
+      }
+      mean += length / kPageTokens;
+    }
+    if (unbiased) {
+      EXPECT_NEAR(mean, 1.0, 0.015);
+    } else if (width <= 2) {
+      EXPECT_LT(mean, 0.95);
+    }
+  }
+}
+
 // The unbiased scale gives the decoded row the right length along the row.
 TEST_P(WidthTest, TurboquantValuesAreUnbiased) {
   const int width = GetParam();
@@ -373,7 +419,7 @@ std::vector<Kind> AllKinds() {
   std::vector<Kind> kinds;
   for (const Backend backend : {Backend::kReference, Backend::kSimd}) {
     for (const char* quantizer :
-         {"rtn", "kivi:group_size=16", "quarot", "turboquant"}) {
+         {"rtn", "kivi:group_size=16", "quarot", "turboquant", "tcq"}) {
       for (const Tensor tensor : {Tensor::kKey, Tensor::kValue}) {
         for (const int width : {1, 3, 8, 16}) {
           kinds.push_back({quantizer, tensor, width, backend});

@@ -78,7 +78,7 @@ const PageDigest kDigests[] = {
 
 // Every quantizer, tensor and width: 32 tokens by 64 channels.
 TEST_P(GoldenBytes, OfEveryQuantizer) {
-  EXPECT_EQ(std::size(kDigests), 6u * 2 * 8 + 2);
+  EXPECT_EQ(std::size(kDigests), 7u * 2 * 8 + 2);
   for (const PageDigest& page : kDigests) {
     EXPECT_EQ(Digest(EncodePage({*ParseQuantizer(page.quantizer), page.tensor,
                                  page.width, 64, 32, GetParam()})),

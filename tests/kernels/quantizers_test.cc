@@ -19,7 +19,8 @@ TEST(QuantizerName, RoundTripsThroughParse) {
   for (const char* text :
        {"rtn", "kivi", "kivi:group_size=64", "quarot", "quarot:seed=7",
         "turboquant", "turboquant:seed=18446744073709551615",
-        "turboquant:seed=3,key_scale=unbiased,value_scale=l2"}) {
+        "turboquant:seed=3,key_scale=unbiased,value_scale=l2", "tcq",
+        "tcq:seed=3,value_scale=l2"}) {
     const auto spec = ParseQuantizer(text);
     ASSERT_TRUE(spec.ok()) << spec.status();
     EXPECT_EQ(QuantizerName(*spec), text);
@@ -33,7 +34,7 @@ TEST(QuantizerName, LeavesDefaultsOut) {
 }
 
 TEST(QuantizerName, ParsesEveryDefault) {
-  ASSERT_EQ(DefaultQuantizers().size(), 4u);
+  ASSERT_EQ(DefaultQuantizers().size(), 5u);
   for (const QuantizerSpec& spec : DefaultQuantizers()) {
     EXPECT_EQ(*ParseQuantizer(QuantizerId(spec.kind)), spec);
   }
@@ -41,9 +42,11 @@ TEST(QuantizerName, ParsesEveryDefault) {
 
 TEST(ParseQuantizer, NamesWhatIsNotKnown) {
   const std::pair<const char*, const char*> cases[] = {
-      {"", "unknown quantizer ''; supported: rtn, kivi, quarot, turboquant"},
+      {"",
+       "unknown quantizer ''; supported: rtn, kivi, quarot, turboquant, tcq"},
       {"KIVI",
-       "unknown quantizer 'KIVI'; supported: rtn, kivi, quarot, turboquant"},
+       "unknown quantizer 'KIVI'; supported: rtn, kivi, quarot, turboquant, "
+       "tcq"},
       {"rtn:seed=1", "quantizer rtn has no parameter 'seed'; it has none"},
       {"kivi:", "quantizer kivi has no parameter ''; it has: group_size"},
       {"turboquant:bits=3",
@@ -120,10 +123,10 @@ TEST(ValidateQuantizer, NamesWhatIsNotSupported) {
   ExpectInvalid(bad, 64, 32,
                 "group_size 0 isn't supported; supported: 8, 16, 32, 64, 128");
   bad = QuantizerSpec();
-  bad.kind = static_cast<QuantizerKind>(5);
+  bad.kind = static_cast<QuantizerKind>(6);
   ExpectInvalid(bad, 64, 32,
-                "unknown quantizer kind 5; supported: 1 (rtn), 2 (kivi), 3 "
-                "(quarot), 4 (turboquant)");
+                "unknown quantizer kind 6; supported: 1 (rtn), 2 (kivi), 3 "
+                "(quarot), 4 (turboquant), 5 (tcq)");
   bad = *ParseQuantizer("turboquant");
   bad.value_scale = static_cast<RowScale>(0);
   ExpectInvalid(bad, 64, 32,
@@ -156,6 +159,8 @@ TEST(SectionLayout, CountsEveryByte) {
   for (const Case& c : {
            Case{"rtn", k, 3, 64, 32, 64, 24, 64, 832},
            Case{"turboquant", v, 5, 128, 16, 32, 80, 32, 1312},
+           Case{"tcq", k, 2, 64, 64, 64, 16, 64, 1088},
+           Case{"tcq", v, 5, 128, 16, 16, 80, 16, 1296},
            Case{"quarot", k, 1, 8, 16, 64, 1, 64, 80},
            Case{"kivi", k, 2, 64, 32, 256, 16, 256, 768},
            Case{"kivi:group_size=16", k, 2, 64, 32, 512, 16, 512, 1024},

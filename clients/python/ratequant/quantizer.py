@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ratequant.v1 import quantizer_pb2
 
-QUANTIZER_IDS = ("rtn", "kivi", "quarot", "turboquant")
+QUANTIZER_IDS = ("rtn", "kivi", "quarot", "turboquant", "tcq")
 
 _KIND = {name: quantizer_pb2.Quantizer.Kind.Value(name.upper()) for name in QUANTIZER_IDS}
 _PARAMETERS = {
@@ -16,6 +16,7 @@ _PARAMETERS = {
     "kivi": ("group_size",),
     "quarot": ("seed",),
     "turboquant": ("seed", "key_scale", "value_scale"),
+    "tcq": ("seed", "key_scale", "value_scale"),
 }
 _SCALES = {"l2": quantizer_pb2.Quantizer.L2, "unbiased": quantizer_pb2.Quantizer.UNBIASED}
 _LARGEST = {"group_size": 2**31 - 1, "seed": 2**64 - 1}

@@ -17,8 +17,8 @@
 
 RQ_SWEEP_BEGIN
 
-using SweepQuantizers = QuantizerList<RtnSweep, KiviSweep, QuarotSweep,
-                                      TurboquantSweep, TcqSweep>;
+using SweepQuantizers =
+    QuantizerList<RtnSweep, KiviSweep, QuarotSweep, TurboquantSweep, TcqSweep>;
 
 RQ_SWEEP_END
 

@@ -214,8 +214,9 @@ TEST(PagedAttention, ThreadsAndBatchDontChangeTheResult) {
   AttentionCase first(shape, formats);
   // The first sequence's rows are the same: they are drawn first. Its queries
   // aren't.
-  const size_t floats = size_t{2} * 2 * 4 * 128;
-  for (int head = 0; head < 8; ++head) {
+  const int heads = 2 * static_cast<int>(formats.size()) / 2;
+  const size_t floats = size_t{2} * heads * 128;
+  for (int head = 0; head < heads; ++head) {
     std::copy_n(batch.queries().begin() + head * 6 * 128, 2 * 128,
                 first.queries().begin() + head * 2 * 128);
   }

@@ -56,7 +56,7 @@ TEST_F(WorkerTest, CalibratesAndPublishes) {
   EXPECT_DOUBLE_EQ(calibration.capture().mean_nll(), 2.5);
   const int groups = 3 * 2 * 2;
   EXPECT_EQ(calibration.groups_size(), groups);
-  ASSERT_EQ(calibration.tables_size(), 4);
+  ASSERT_EQ(calibration.tables_size(), 5);
   for (const v1::DistortionTable& table : calibration.tables()) {
     EXPECT_THAT(table.widths(), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8));
     EXPECT_EQ(table.mse_size(), groups * 8);
@@ -100,7 +100,7 @@ TEST_F(WorkerTest, CountsBytesInPagesOfTheSizeThatWasAskedFor) {
   const CallResult large = CalibrateModel(request);
   ASSERT_TRUE(large.status.ok()) << large.status;
   const v1::Calibration calibration = registry_.Get(large.done().calibration());
-  ASSERT_EQ(calibration.tables_size(), 4);
+  ASSERT_EQ(calibration.tables_size(), 5);
   for (const v1::DistortionTable& table : calibration.tables()) {
     EXPECT_EQ(table.page_tokens(), 64);
   }

@@ -50,8 +50,9 @@ typedef int32_t rq_kv_status;
 #define RQ_KV_KIVI 2
 #define RQ_KV_QUAROT 3
 #define RQ_KV_TURBOQUANT 4
+#define RQ_KV_TCQ 5
 
-/* Scales that turboquant stores. Do not change. */
+/* Scales that turboquant and tcq store. Do not change. */
 #define RQ_KV_SCALE_L2 1
 #define RQ_KV_SCALE_UNBIASED 2
 
@@ -80,9 +81,9 @@ typedef struct rq_kv_quantizer {
   size_t struct_size;
   int32_t kind;        /* RQ_KV_RTN ... */
   int32_t group_size;  /* kivi; default 32 */
-  uint64_t seed;       /* quarot, turboquant; default 0 */
-  int32_t key_scale;   /* turboquant; default RQ_KV_SCALE_L2 */
-  int32_t value_scale; /* turboquant; default RQ_KV_SCALE_UNBIASED */
+  uint64_t seed;       /* quarot, turboquant, tcq; default 0 */
+  int32_t key_scale;   /* turboquant, tcq; default RQ_KV_SCALE_L2 */
+  int32_t value_scale; /* the same; default RQ_KV_SCALE_UNBIASED */
 } rq_kv_quantizer;
 
 /* Sizes in bytes of one page of one group; see kernels/FORMAT.md. */
