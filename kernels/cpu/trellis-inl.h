@@ -1,5 +1,5 @@
-// TrellisPath of kernels/quantizers/trellis.h, its states in vectors. Included
-// once per target.
+// kernels/quantizers/trellis.h on whole rows: the search with its states in
+// vectors, and what decoders need. Included once per target.
 
 #if defined(RATEQUANT_KERNELS_CPU_TRELLIS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RATEQUANT_KERNELS_CPU_TRELLIS_INL_H_
@@ -26,40 +26,73 @@ HWY_BEFORE_NAMESPACE();
 namespace ratequant::kv {
 namespace HWY_NAMESPACE {
 
-// Eight bits, one in every 1 to 5.
-inline constexpr uint64_t kEveryBits[] = {0,        0xFF,       0x5555,
-                                          0x249249, 0x11111111, 0x842108421};
+// `count` bits, one in every `distance`.
+constexpr uint64_t EveryBit(int distance, int count) {
+  uint64_t bits = 0;
+  for (int i = 0; i < count; ++i) bits |= uint64_t{1} << (i * distance);
+  return bits;
+}
 
-// TrellisIndexes.
-HWY_INLINE uint64_t IndexesOfOctet(uint64_t codes, uint64_t previous,
-                                   int width) {
+// TrellisIndexes for kCodes codes, of which kCodes come before.
+template <int kWidth, int kCodes>
+HWY_INLINE uint64_t IndexesOfCodes(uint64_t codes, uint64_t previous) {
+  static_assert(kCodes == 8 || (kCodes == 16 && kWidth < 4));
 #if RQ_BIT_FIELDS
-  const uint64_t lowest = kEveryBits[width];
+  constexpr uint64_t kLowest = EveryBit(kWidth, kCodes);
+  constexpr uint64_t kPlaces = EveryBit(kWidth + 1, kCodes);
+  constexpr uint64_t kRest = kPlaces * ((1u << (kWidth + 1)) - 4);
   const unsigned coded = static_cast<unsigned>(
-      _pext_u64(codes, lowest) << kTrellisMemory |
-      _pext_u64(previous, lowest) >> (8 - kTrellisMemory));
+      _pext_u64(codes, kLowest) << kTrellisMemory |
+      _pext_u64(previous, kLowest) >> (kCodes - kTrellisMemory));
   const unsigned first = coded >> 4 ^ coded >> 3 ^ coded;
   const unsigned second = coded >> 2;
-  const uint64_t place = kEveryBits[width + 1];
-  const uint64_t rest = place * ((1u << (width + 1)) - 4);
-  return _pdep_u64(second, place) | _pdep_u64(first, place << 1) |
-         _pdep_u64(_pext_u64(codes, ~lowest), rest);
+  return _pdep_u64(second, kPlaces) | _pdep_u64(first, kPlaces << 1) |
+         _pdep_u64(_pext_u64(codes, ~kLowest), kRest);
 #else
-  return TrellisIndexes(codes, previous, width);
+  if constexpr (kCodes == 16) {
+    const uint64_t octet = (uint64_t{1} << (8 * kWidth)) - 1;
+    return TrellisIndexes(codes & octet, previous >> (8 * kWidth), kWidth) |
+           TrellisIndexes(codes >> (8 * kWidth), codes & octet, kWidth)
+               << (8 * (kWidth + 1));
+  }
+  return TrellisIndexes(codes, previous, kWidth);
 #endif
 }
 
-// The codes of one row to indexes of levels, packed in the same way.
+template <int kWidth, int kCodes>
+HWY_INLINE void IndexesOfRow(const uint8_t* HWY_RESTRICT codes, int dim,
+                             uint8_t* HWY_RESTRICT indexes) {
+  constexpr int kBytes = kCodes / 8 * kWidth;
+  uint64_t previous = 0;
+  memcpy(&previous, codes + (dim / 8 * kWidth - kBytes), kBytes);
+  for (int i = 0; i < dim; i += kCodes) {
+    uint64_t now = 0;
+    memcpy(&now, codes, kBytes);
+    const uint64_t wide = IndexesOfCodes<kWidth, kCodes>(now, previous);
+    memcpy(indexes, &wide, sizeof(wide));
+    codes += kBytes;
+    indexes += kCodes / 8 * (kWidth + 1);
+    previous = now;
+  }
+}
+
+// The codes of one row to indexes of levels, packed in the same way. Writes up
+// to kBitSlack bytes more.
 HWY_INLINE void IndexesOfRow(const uint8_t* HWY_RESTRICT codes, int width,
                              int dim, uint8_t* HWY_RESTRICT indexes) {
-  uint64_t previous = 0;
-  memcpy(&previous, codes + (dim / 8 - 1) * width, width);
-  for (int octet = 0; octet < dim / 8; ++octet) {
-    uint64_t now = 0;
-    memcpy(&now, codes + octet * width, width);
-    const uint64_t wide = IndexesOfOctet(now, previous, width);
-    memcpy(indexes + octet * (width + 1), &wide, width + 1);
-    previous = now;
+  const bool pairs = dim % 16 == 0;
+  switch (width) {
+    case 1:
+      return pairs ? IndexesOfRow<1, 16>(codes, dim, indexes)
+                   : IndexesOfRow<1, 8>(codes, dim, indexes);
+    case 2:
+      return pairs ? IndexesOfRow<2, 16>(codes, dim, indexes)
+                   : IndexesOfRow<2, 8>(codes, dim, indexes);
+    case 3:
+      return pairs ? IndexesOfRow<3, 16>(codes, dim, indexes)
+                   : IndexesOfRow<3, 8>(codes, dim, indexes);
+    case 4:
+      return IndexesOfRow<4, 8>(codes, dim, indexes);
   }
 }
 

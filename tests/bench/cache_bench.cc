@@ -88,7 +88,7 @@ void Run(const Options& options) {
   std::normal_distribution<float> normal;
   for (float& x : in.data) x = normal(engine);
   const auto loops = MakeThreadPool(0);
-  for (const char* quantizer : {"rtn", "kivi", "quarot", "turboquant"}) {
+  for (const char* quantizer : {"rtn", "kivi", "quarot", "turboquant", "tcq"}) {
     for (int width : {3, 4, 5, 6}) {
       const Ratios ratios = Measure(quantizer, width, in, out, *loops);
       const double goal = width == 4 ? 0.5 : 0.3;
