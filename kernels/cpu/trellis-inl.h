@@ -112,21 +112,20 @@ class TrellisCoder {
     Metrics metrics = AllStates();
     for (int i = before; i < dim; ++i) Step(i, metrics);
     for (int i = 0; i < run_up / 2; ++i) Step(i, metrics);
-    int cut = Best(metrics);
-    for (int i = run_up / 2; i-- > 0;) cut = Back(cut, i);
+    unsigned place = PlaceOf(Best(metrics));
+    for (int i = run_up / 2; i-- > 0;) place = Before(place, Oldest(place, i));
 
-    metrics = OneState(cut);
+    metrics = OneState(StateAt(place));
     for (int i = 0; i < dim; ++i) Step(i, metrics);
-    int state = cut;
     for (int i = dim; i-- > 0;) {
-      const int previous = Back(state, i);
-      const int bit = state & 1;
-      const int subset =
-          TrellisSubset(static_cast<unsigned>(previous) << 1 | bit);
-      const int k = nearest_[subset][i];
+      const unsigned oldest = Oldest(place, i);
+      const unsigned bit = place >> 4;
+      const unsigned subset =
+          2 * (bit ^ (place & 1) ^ oldest) + (place >> 1 & 1);
+      const unsigned k = nearest_[subset][i];
       codes[i] = static_cast<uint8_t>(k << 1 | bit);
       indexes[i] = static_cast<uint8_t>(kTrellisSubsets * k + subset);
-      state = previous;
+      place = Before(place, oldest);
     }
   }
 
@@ -222,11 +221,28 @@ class TrellisCoder {
     return hn::IfThenElse(upper, by_high, by_low);
   }
 
-  // The state before `state` at element i.
-  HWY_INLINE int Back(int state, int i) const {
-    const int j = state >> 1;
-    const int oldest = decisions_[i][(state & 1) * 2 + j / 4] >> (j % 4) & 1;
-    return j | oldest << (kTrellisMemory - 1);
+  // Walking back is one long dependency, so states are kept as the places of
+  // their bits in a word of decisions: of a state's bits s0 (the newest coded
+  // bit) to s3, s0 is bit 4 of the place, s3 bit 3, s2 and s1 bits 1 and 0.
+  static unsigned PlaceOf(int state) {
+    return static_cast<unsigned>((state & 1) << 4 | (state & 8) |
+                                 (state >> 1 & 3));
+  }
+  static int StateAt(unsigned place) {
+    return static_cast<int>(place >> 4 | (place & 3) << 1 | (place & 8));
+  }
+
+  // The oldest coded bit of the state before element i.
+  HWY_INLINE unsigned Oldest(unsigned place, int i) const {
+    const uint8_t* const parts = decisions_[i];
+    const uint32_t word = static_cast<uint32_t>(parts[0]) | parts[1] << 8 |
+                          parts[2] << 16 |
+                          static_cast<uint32_t>(parts[3]) << 24;
+    return word >> place & 1;
+  }
+  // The place before the element that `oldest` is of.
+  static HWY_INLINE unsigned Before(unsigned place, unsigned oldest) {
+    return (place & 1) << 4 | oldest << 3 | (place >> 2 & 2) | (place >> 1 & 1);
   }
 
   HWY_ALIGN float costs_[kTrellisSubsets * kMaxDim];

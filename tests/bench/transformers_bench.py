@@ -40,7 +40,7 @@ from ratequant.services import Services  # noqa: E402
 from ratequant.text import token_sequences  # noqa: E402
 
 MODEL = ROOT / "build/models/SmolLM2-135M-Instruct"
-QUANTIZERS = ["rtn", "kivi", "kivi:group_size=64", "quarot", "turboquant"]
+QUANTIZERS = ["rtn", "kivi", "kivi:group_size=64", "quarot", "turboquant", "tcq"]
 SPEED, PERPLEXITY, GREEDY = "transformers decode", "transformers perplexity", "transformers greedy, 4 bits"
 NEW_TOKENS = 64
 

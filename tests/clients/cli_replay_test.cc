@@ -186,7 +186,7 @@ TEST_F(CliReplayTest, BadValuesAreNamed) {
   ExpectUsageError({"--uniform", "kivi:9"},
                    "'kivi:9' is not QUANTIZER:WIDTH "
                    "with a width from 1 to 8");
-  ExpectUsageError({"--uniform", "awq:4"}, "rtn, kivi, quarot, turboquant");
+  ExpectUsageError({"--uniform", "awq:4"}, "rtn, kivi, quarot, turboquant, tcq");
   ExpectUsageError({"--uniform", "fp16", "--threads", "2000"},
                    "--threads: 2000 is not supported; at most 1024 are");
   ProcessResult result = Replay({"--uniform", "fp16", "--decode", "48"});

@@ -143,7 +143,7 @@ TEST(UsageTest, AnUnknownQuantizerIsFoundBeforeAnyCall) {
                          "kivi awq"));
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, HasSubstr("'awq'"));
-  EXPECT_THAT(result.err, HasSubstr("rtn, kivi, quarot, turboquant"));
+  EXPECT_THAT(result.err, HasSubstr("rtn, kivi, quarot, turboquant, tcq"));
 }
 
 TEST(UsageTest, ARuleThatIsNotUnderstoodIsFoundBeforeAnyCall) {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from figures import QUANTIZERS, Maker, difference, find_row, markdown_table
+from figures import Maker, difference, find_row, markdown_table
 from inputs import ROOT, model_folder, shared_folder
 from loss_folder import LossFolder
 from ratequant import report
@@ -27,18 +27,19 @@ from ratequant.report.palette import quantizer_classes
 from ratequant.report.perplexity import HEIGHT, WIDTH, plot_perplexity
 from ratequant.services import Services
 
-BITS = (2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0)
-# A further choice that needs pages as long as its groups.
-LARGE_GROUPS, LARGE_PAGE = "kivi:group_size=64", 64
-MIX = "across the four"
-LARGE_MIX = f"across the four and {LARGE_GROUPS}, pages of {LARGE_PAGE}"
-# The same choices with each channel's mean taken off K and V, and what one
-# quantizer gains by it alone.
-CENTRED_MIX = f"{LARGE_MIX}, means subtracted"
-CENTRED_ALONE = "turboquant, means subtracted"
+BITS = (1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0)
+# kivi's larger groups need pages as long as they are.
+PAGE_TOKENS = 64
+ALL = ("rtn", "kivi", "kivi:group_size=64", "quarot", "turboquant", "tcq")
+MIX = "across all"
+# With each channel's mean taken off K and V.
+CENTRED_MIX = "across all, means subtracted"
+CENTRED_ALONE = "tcq, means subtracted"
+# At an effective bits, how much more perplexity than fp32's we want at most.
+GOALS = {2.0: 0.10, 2.5: 0.03, 3.0: 0.01}
 _LEGEND_HEIGHT, _LEGEND_START = 54.0, 20.0
 # Times fp32's perplexity: worse points would flatten the others, and are in the table.
-_HIGHEST = 1.36
+_HIGHEST = 1.45
 
 
 def configurations(quantizers: tuple[str, ...], bits: tuple[float, ...] = BITS) -> list[Configuration]:
@@ -48,32 +49,21 @@ def configurations(quantizers: tuple[str, ...], bits: tuple[float, ...] = BITS) 
 
 
 def measure(maker: Maker, losses: LossFolder) -> Evaluation:
-    """All points, in one evaluation. The mix is named MIX, the one that may use
-    larger groups LARGE_MIX, with means subtracted CENTRED_MIX."""
-    small = maker.evaluate(
-        quantizers=QUANTIZERS, effective_bits=BITS, wanted=configurations(QUANTIZERS), known=losses
+    """All points, in one evaluation, the mixes named MIX and CENTRED_MIX."""
+    plain, centred = (
+        maker.evaluate(
+            quantizers=ALL,
+            effective_bits=BITS,
+            page_tokens=PAGE_TOKENS,
+            subtract_means=means,
+            wanted=configurations(("tcq",) if means else ALL),
+            known=losses,
+        )
+        for means in (False, True)
     )
-    large = maker.evaluate(
-        quantizers=(*QUANTIZERS, LARGE_GROUPS),
-        effective_bits=BITS,
-        page_tokens=LARGE_PAGE,
-        wanted=configurations((LARGE_GROUPS,)),
-        known=losses,
-    )
-    centred = maker.evaluate(
-        quantizers=(*QUANTIZERS, LARGE_GROUPS),
-        effective_bits=BITS,
-        page_tokens=LARGE_PAGE,
-        subtract_means=True,
-        wanted=configurations(("turboquant",)),
-        known=losses,
-    )
-    rows = (
-        _renamed(small.rows, {ANY: MIX})
-        + _renamed(large.rows[1:], {ANY: LARGE_MIX})  # one fp32 is enough
-        + _renamed(centred.rows[1:], {ANY: CENTRED_MIX, "turboquant": CENTRED_ALONE})
-    )
-    return dataclasses.replace(small, rows=rows, losses=small.losses | large.losses | centred.losses)
+    rows = _renamed(plain.rows, {ANY: MIX})
+    rows += _renamed(centred.rows[1:], {ANY: CENTRED_MIX, "tcq": CENTRED_ALONE})  # one fp32 is enough
+    return dataclasses.replace(plain, rows=rows, losses=plain.losses | centred.losses)
 
 
 def _renamed(rows: list[dict], names: dict[str, str]) -> list[dict]:
@@ -83,20 +73,18 @@ def _renamed(rows: list[dict], names: dict[str, str]) -> list[dict]:
 def frontier_table(found: Evaluation, bits: tuple[float, ...] = BITS) -> str:
     """A line for each budget: the loss-projected map of every series, the uniform
     one behind it in brackets, and paired differences."""
-    singles = (*QUANTIZERS, LARGE_GROUPS, CENTRED_ALONE)
+    singles = (*ALL, CENTRED_ALONE)
     lines = []
     for budget in bits:
-        mix, large, centred = (find_row(found, name, budget) for name in (MIX, LARGE_MIX, CENTRED_MIX))
-        alone = [row for name in QUANTIZERS if (row := find_row(found, name, budget))]
+        mix, centred = (find_row(found, name, budget) for name in (MIX, CENTRED_MIX))
+        alone = [row for name in ALL if (row := find_row(found, name, budget))]
         best = min(alone, key=lambda row: row["perplexity"], default=None)
         lines.append(
-            [f"{budget:g}", *(_single(found, name, budget) for name in singles), _perplexity(mix), _perplexity(large),
-             _perplexity(centred), _difference(found, mix, best), _difference(found, large, mix),
-             _difference(found, centred, large)]
+            [f"{budget:g}", *(_single(found, name, budget) for name in singles), _perplexity(mix), _perplexity(centred),
+             _difference(found, mix, best), _difference(found, centred, mix)]
         )  # fmt: skip
     header = [
-        "effective bits", *singles, MIX, LARGE_MIX, CENTRED_MIX, "the four minus the best alone",
-        "larger groups minus the four", "means subtracted minus not",
+        "effective bits", *singles, MIX, CENTRED_MIX, "across all minus the best alone", "means subtracted minus not",
     ]  # fmt: skip
     fp32 = found.rows[0]
     return (
@@ -127,9 +115,10 @@ def frontier_picture(rows: list[dict]) -> Markup:
     Raises:
       ValueError: no row can be drawn.
     """
-    classes = quantizer_classes([*QUANTIZERS, LARGE_GROUPS]) | {MIX: "q-any", LARGE_MIX: "q-b", CENTRED_MIX: "q-c"}
+    classes = quantizer_classes(ALL) | {MIX: "q-any", CENTRED_ALONE: "q-b", CENTRED_MIX: "q-c"}
+    goals = [(bits, rows[0]["perplexity"] * (1 + loss)) for bits, loss in GOALS.items()]
     rows = [row for row in rows if row["quantizer"] in classes]
-    plot = plot_perplexity(rows, classes, _HIGHEST)
+    plot = plot_perplexity(rows, classes, _HIGHEST, goals)
     if plot is None:
         raise ValueError("no row of the frontier can be drawn")
     style = resources.files(report).joinpath("style.css").read_text(encoding="utf-8")
@@ -137,7 +126,7 @@ def frontier_picture(rows: list[dict]) -> Markup:
     picture = svg(
         WIDTH,
         height,
-        "Perplexity against effective bits, 2 to 5: each quantizer alone and across quantizers",
+        "Perplexity against effective bits, 1.5 to 5: each quantizer alone and across quantizers",
         element("style", Markup(style)),
         element("rect", width=WIDTH, height=height, fill="var(--surface)"),
         *_legend(plot.names, classes),

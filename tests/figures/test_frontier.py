@@ -8,8 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from figures import QUANTIZERS
-from frontier import CENTRED_ALONE, CENTRED_MIX, LARGE_GROUPS, LARGE_MIX, MIX, frontier_picture, frontier_table
+from frontier import ALL, CENTRED_ALONE, CENTRED_MIX, GOALS, MIX, frontier_picture, frontier_table
 from loss_folder import LossFolder
 from ratequant.evaluate import Evaluation
 from ratequant.evaluate.paired import paired_difference
@@ -25,7 +24,7 @@ def found() -> Evaluation:
     losses = {"": generator.gamma(2.0, 1.5, (6, 511))}
     rows = [{"quantizer": "none", "strategy": "fp32", "budget_kind": "none", "budget": None, "bit_map": ""}]
     for budget in BUDGETS:
-        for place, quantizer in enumerate((*QUANTIZERS, LARGE_GROUPS, CENTRED_ALONE, MIX, LARGE_MIX, CENTRED_MIX)):
+        for place, quantizer in enumerate((*ALL, CENTRED_ALONE, MIX, CENTRED_MIX)):
             for strategy in ("uniform", "loss-projected"):
                 if (quantizer, budget) == ("kivi", 2.0) or (strategy == "uniform" and "across" in quantizer):
                     continue
@@ -48,9 +47,9 @@ def test_the_table_compares_the_mix_with_the_best_single_quantizer(found):
     at_two, at_three = dict(zip(header, two, strict=True)), dict(zip(header, three, strict=True))
     assert at_two["kivi"] == "–" and at_three["kivi"] != "–"
     mean, stderr = paired_difference(
-        found.losses[f"{MIX} loss-projected 3.0"], found.losses["turboquant loss-projected 3.0"]
+        found.losses[f"{MIX} loss-projected 3.0"], found.losses["tcq loss-projected 3.0"]
     )
-    assert at_three["the four minus the best alone"] == f"{mean:+.4f} ± {stderr:.4f}"
+    assert at_three["across all minus the best alone"] == f"{mean:+.4f} ± {stderr:.4f}"
     uniform, allocated = (math.exp(found.losses[f"quarot {s} 2.0"].mean()) for s in ("uniform", "loss-projected"))
     assert at_two["quarot"] == f"{allocated:.2f} ({uniform:.2f})"
 
@@ -61,10 +60,12 @@ def test_the_picture_is_an_svg_of_its_own_with_every_series_that_can_be_seen(fou
     assert picture.tag == f"{space}svg" and picture.find(f"{space}style") is not None
     texts = [text.text for text in picture.iter(f"{space}text")]
     assert "rtn" not in texts  # more than twice fp32's perplexity
-    for name in ("kivi", "quarot", "turboquant", LARGE_GROUPS, MIX, LARGE_MIX, CENTRED_MIX, "loss-projected", "uniform"):
+    for name in (*ALL[1:], CENTRED_ALONE, MIX, CENTRED_MIX, "loss-projected", "uniform"):
         assert name in texts
     tooltips = [title.text for title in picture.iter(f"{space}title")]
-    assert sum(MIX + "," in text for text in tooltips) == len(BUDGETS)
+    assert sum(text.startswith(f"{MIX}, loss") for text in tooltips) == len(BUDGETS)
+    goals = [text for text in tooltips if text.startswith("goal")]
+    assert len(goals) == len(GOALS)
     right = float(picture.get("viewBox").split()[2])
     points = [path for path in picture.iter(f"{space}path") if "point" in path.get("class").split()]
     assert len(points) > 2 * len(BUDGETS)

@@ -70,7 +70,7 @@ def test_generate_at_width_16_equals_the_stock_cache(llama, batch):
     assert cache.get_seq_length() == ids.shape[1] + 29
 
 
-@pytest.mark.parametrize("quantizer", ["rtn", "kivi:group_size=16", "quarot", "turboquant"])
+@pytest.mark.parametrize("quantizer", ["rtn", "kivi:group_size=16", "quarot", "turboquant", "tcq"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_packed_attention_is_attention_over_what_is_read_back(llama, quantizer, batch):
     ids = prompt(batch, 130)

@@ -71,7 +71,7 @@ def test_logits_at_width_16_equal_the_stock_caches_in_every_architecture(config_
     assert (got - want).abs().max() < 0.01 * want.std()
 
 
-@pytest.mark.parametrize("quantizer", ["rtn", "kivi:group_size=16", "quarot", "turboquant"])
+@pytest.mark.parametrize("quantizer", ["rtn", "kivi:group_size=16", "quarot", "turboquant", "tcq"])
 def test_logits_come_closer_with_every_bit(llama, quantizer):
     ids = prompt(2, 150)
     want = streamed_logits(llama, ids, DynamicCache(config=llama.config))

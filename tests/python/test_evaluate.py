@@ -373,7 +373,7 @@ def test_an_evaluation_that_was_cut_short_goes_on_where_it_was(evaluated, common
         (["--eval-text", "{binary}"], "is not UTF-8"),
         (["--eval-text", "{missing}"], "No such file"),
         (["--model", "{missing}"], "isn't a Hugging Face model folder"),
-        (["--quantizers", "gptq"], "unknown quantizer 'gptq'; supported: rtn, kivi, quarot, turboquant"),
+        (["--quantizers", "gptq"], "unknown quantizer 'gptq'; supported: rtn, kivi, quarot, turboquant, tcq"),
         (["--code-bits", "0.5"], "0.5 code bits"),
         (["--code-bits", "1", "--quantizers", "rtn", "--strategies", "uniform"], "BUDGET_BELOW_MINIMUM"),
         (["--json", "{missing}/rows.json"], "can't write"),

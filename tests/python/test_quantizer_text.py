@@ -48,7 +48,7 @@ def test_fields_at_zero_mean_the_default():
     ("text", "named"),
     [
         ("gptq", "gptq"),
-        ("", "rtn, kivi, quarot, turboquant"),
+        ("", "rtn, kivi, quarot, turboquant, tcq"),
         ("KIVI", "KIVI"),
         ("rtn:seed=1", "seed=1"),
         ("kivi:", "group_size"),

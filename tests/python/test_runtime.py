@@ -78,7 +78,7 @@ def test_quantizers_parse_and_print():
 
 @pytest.mark.parametrize(
     ("quantizer", "width", "section"),
-    [("rtn", 4, 1088), ("kivi", 2, 768), ("quarot", 2, 640), ("turboquant", 3, 832), (None, 16, 4096)],
+    [("rtn", 4, 1088), ("kivi", 2, 768), ("quarot", 2, 640), ("turboquant", 3, 832), ("tcq", 2, 544), (None, 16, 4096)],
 )
 def test_sections_have_the_formats_sizes(quantizer, width, section):
     spec = Quantizer.parse(quantizer) if quantizer else None

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ratequant.quantizer import QUANTIZER_IDS
 from ratequant.report.markup import Markup, element
 
 # CSS classes; the page's style sheet gives each a colour for light and dark.
-_FAMILY_CLASS = {"rtn": "q-rtn", "kivi": "q-kivi", "quarot": "q-quarot", "turboquant": "q-turboquant", "any": "q-any"}
+_FAMILY_CLASS = {name: f"q-{name}" for name in (*QUANTIZER_IDS, "any")}
 _FURTHER_CLASSES = ("q-a", "q-b", "q-c", "q-d")
 # Steps of the style sheet's colour scales.
 SIZE_STEPS = 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from ratequant.report.axes import Scale, error_bar, frame, linear_ticks, log_range, log_ticks, polyline
 from ratequant.report.marker import marker, marker_swatch
@@ -49,12 +50,15 @@ class PerplexityPlot:
 
 
 def plot_perplexity(
-    rows: list[dict], classes: dict[str, str], highest: float = _HIGHEST
+    rows: list[dict],
+    classes: dict[str, str],
+    highest: float = _HIGHEST,
+    goals: Sequence[tuple[float, float]] = (),
 ) -> PerplexityPlot | None:
     """Perplexity against effective bits: filled points are allocated, hollow
     ones uniform; bars are two standard errors of the paired difference to
     fp32. Points above `highest` times the best are left out; None when no
-    point is left."""
+    point is left. `goals` are (effective bits, perplexity) to draw marks at."""
     baseline = next((row for row in rows if row["strategy"] == _BASELINE), None)
     wanted = [row for row in rows if row["strategy"] in (_FILLED, _HOLLOW)]
     ceiling = _ceiling(rows, highest)
@@ -85,6 +89,10 @@ def plot_perplexity(
             points = [(x(row["effective_bits"]), y(row["perplexity"])) for row in series]
             parts.append(polyline(points, f"thin {classes[name]}", dashed=strategy == _HOLLOW))
             parts += [_point(row, x, y, classes[name]) for row in series]
+    for bits, perplexity in goals:
+        at, level = x(bits), y(perplexity)
+        text = tooltip(f"goal: perplexity {perplexity:.2f} at {bits:g} effective bits")
+        parts.append(element("path", text, d=f"M{at - 14:.1f},{level:.1f}h28m-14,0v9m-4,-4l4,4l4,-4", class_="goal"))
     return PerplexityPlot(join(*parts), names, len(wanted) - len(drawn))
 
 
