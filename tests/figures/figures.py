@@ -48,8 +48,10 @@ class Maker:
     """Runs evaluations against one pair of services, so that a calibration is
     made once."""
 
-    def __init__(self, services: Services, texts: Path, status: Status):
+    def __init__(self, services: Services, texts: Path, status: Status, model: Path | None = None):
+        """`model` is the demo's when left out."""
         self._services = services
+        self._model = model or model_folder()
         self._calibrate_text = write_text("valid", texts)
         self._eval_text = write_text("test-head", texts)
         self._status = status
@@ -64,7 +66,7 @@ class Maker:
     ) -> Evaluation:
         """`evaluate` on WikiText-2; `values` are fields of EvaluateOptions."""
         options = EvaluateOptions(
-            str(model_folder()),
+            str(self._model),
             str(self._calibrate_text),
             str(self._eval_text),
             **({"tokens": 3000} | values),

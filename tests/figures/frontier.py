@@ -48,15 +48,15 @@ def configurations(quantizers: tuple[str, ...], bits: tuple[float, ...] = BITS) 
     return [Configuration(q, s, "effective_bits", b) for b in bits for q, s in pairs]
 
 
-def measure(maker: Maker, losses: LossFolder) -> Evaluation:
+def measure(maker: Maker, losses: LossFolder, bits: tuple[float, ...] = BITS) -> Evaluation:
     """All points, in one evaluation, the mixes named MIX and CENTRED_MIX."""
     plain, centred = (
         maker.evaluate(
             quantizers=ALL,
-            effective_bits=BITS,
+            effective_bits=bits,
             page_tokens=PAGE_TOKENS,
             subtract_means=means,
-            wanted=configurations(("tcq",) if means else ALL),
+            wanted=configurations(("tcq",) if means else ALL, bits),
             known=losses,
         )
         for means in (False, True)
