@@ -35,7 +35,7 @@ class Decoder {
       : plan_(plan),
         section_(section),
         dim_(plan.dim),
-        unpacker_(D(), HWY_MIN(plan.index_width(), kMaxCodeWidth)),
+        unpacker_(D(), HWY_MIN(plan.width, kMaxCodeWidth)),
         narrow_unpacker_(NarrowTag(), HWY_MIN(plan.width, kMaxCodeWidth)) {}
 
   void Run(int first, int count, const MutableRows& out) {
@@ -61,10 +61,6 @@ class Decoder {
   const uint8_t* RowCodes(int token) {
     const size_t offset =
         plan_.layout.codes_offset + token * plan_.layout.row_bytes;
-    if (plan_.trellis) {
-      IndexesOfRow(section_ + offset, plan_.width, dim_, packed_);
-      return packed_;
-    }
     const size_t end = offset + plan_.layout.row_bytes + kBitSlack;
     if (end <= plan_.layout.section_bytes) return section_ + offset;
     memcpy(packed_, section_ + offset, plan_.layout.row_bytes);
@@ -111,7 +107,11 @@ class Decoder {
         RotateRowBack(d, rotated_, plan_.signs, dim_, out);
         return;
       case QuantizerKind::kTcq:
-        CodebookValues(token, Gain(token));
+        if (plan_.trellis) {
+          TrellisValues(token, Gain(token));
+        } else {
+          CodebookValues(token, Gain(token));
+        }
         RotateRowBack(d, rotated_, plan_.signs, dim_, out);
         return;
     }
@@ -178,7 +178,7 @@ class Decoder {
   }
 
   void CodebookValues(int token, float scale) {
-    switch (plan_.index_width()) {
+    switch (plan_.width) {
       case 1:
         return CodebookValues<1>(token, scale);
       case 2:
@@ -208,6 +208,30 @@ class Decoder {
           UnitsOfCodes<kWidth>(d, *plan_.codebook, unpacker_.Codes(d, row, i));
       hn::Store(hn::Mul(unit, scales), d, rotated_ + i);
     }
+  }
+
+  void TrellisValues(int token, float gain) {
+    switch (plan_.width) {
+      case 1:
+        return TrellisValues<1>(token, gain);
+      case 2:
+        return TrellisValues<2>(token, gain);
+      case 3:
+        return TrellisValues<3>(token, gain);
+      case 4:
+        return TrellisValues<4>(token, gain);
+    }
+  }
+
+  template <int kWidth>
+  void TrellisValues(int token, float gain) {
+    const D d;
+    const auto gains = hn::Set(d, gain);
+    TrellisLevels<kWidth, D>(d, *plan_.codebook)
+        .ForRow(d, RowCodes(token), dim_,
+                [&](int i, hn::Vec<D> units) HWY_ATTR {
+                  hn::Store(hn::Mul(units, gains), d, rotated_ + i);
+                });
   }
 
   const RowPlan& plan_;

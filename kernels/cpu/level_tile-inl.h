@@ -21,7 +21,7 @@
 #include "kernels/cpu/trellis-inl.h"
 #include "kernels/cpu/vector-inl.h"
 #include "kernels/quantizers/bit_stream.h"
-#include "kernels/quantizers/gain.h"
+#include "kernels/quantizers/gain_table.h"
 #include "kernels/quantizers/number.h"
 
 #if RQ_HAS_VECTORS
@@ -177,25 +177,39 @@ void UnpackLevels(D d, const RowPlan& plan, const CodeRows& rows,
   UnpackTile(d, UniformLevels<D>(d, LevelOffset(plan)), rows, groups, out);
 }
 
-// The rows' codes become indexes of levels, which are codes of one bit more.
-template <class D>
-void UnpackTrellis(D d, const RowPlan& plan, const CodeRows& rows,
+template <int kWidth, class D>
+void UnpackTrellis(D d, const Codebook& codebook, const CodeRows& rows,
                    float* HWY_RESTRICT out) {
-  HWY_ALIGN uint8_t
-      indexes[kTileTokens * kMaxDim / 8 * (kMaxTrellisWidth + 1) + kBitSlack];
-  const int width = plan.index_width();
-  const size_t row_bytes = BytesOfCodes(width, plan.dim);
+  const TrellisLevels<kWidth, D> levels(d, codebook);
+  const int dim = rows.row_codes;
+  const size_t row_bytes = BytesOfCodes(kWidth, dim);
   for (int t = 0; t < rows.rows; ++t) {
-    IndexesOfRow(rows.codes + t * plan.layout.row_bytes, plan.width, plan.dim,
-                 indexes + t * row_bytes);
+    const uint8_t* codes = rows.codes + t * row_bytes;
+    uint8_t copy[kMaxDim / 8 * kWidth + kBitSlack];
+    if ((t + 1) * row_bytes + kBitSlack > rows.readable) {
+      memcpy(copy, codes, row_bytes);
+      codes = copy;
+    }
+    float* const row = out + t * dim;
+    levels.ForRow(d, codes, dim, [&](int i, hn::Vec<D> units) HWY_ATTR {
+      hn::StoreU(units, d, row + i);
+    });
   }
-  UnpackLevels(d, plan,
-               {.codes = indexes,
-                .readable = sizeof(indexes),
-                .width = width,
-                .row_codes = plan.dim,
-                .rows = rows.rows},
-               nullptr, out);
+}
+
+template <class D>
+void UnpackTrellis(D d, const Codebook& codebook, const CodeRows& rows,
+                   float* HWY_RESTRICT out) {
+  switch (rows.width) {
+    case 1:
+      return UnpackTrellis<1>(d, codebook, rows, out);
+    case 2:
+      return UnpackTrellis<2>(d, codebook, rows, out);
+    case 3:
+      return UnpackTrellis<3>(d, codebook, rows, out);
+    case 4:
+      return UnpackTrellis<4>(d, codebook, rows, out);
+  }
 }
 
 // --- factors ---
@@ -226,7 +240,8 @@ HWY_INLINE void LoadFactors(D d, const RowPlan& plan, const uint8_t* section,
   }
   if (plan.params.param_bytes == 1) {
     const uint8_t* const gains = section + plan.params.ScaleOffset(row, 0);
-    for (int t = 0; t < count; ++t) factors.scale[t] = GainOfCode(gains[t]);
+    const float* const table = GainTable();
+    for (int t = 0; t < count; ++t) factors.scale[t] = table[gains[t]];
     std::fill_n(factors.zero, count, 0.0f);
     return;
   }
@@ -262,7 +277,7 @@ void LoadPackedTile(D d, const RowPlan& plan, const uint8_t* section,
                          .rows = count};
   LoadFactors(d, plan, section, row, count, factors);
   if (plan.trellis) {
-    UnpackTrellis(d, plan, rows, tile);
+    UnpackTrellis(d, *plan.codebook, rows, tile);
     return;
   }
   if (plan.kind == QuantizerKind::kKivi && plan.params.block_tokens == 1) {

@@ -9,9 +9,15 @@
 #endif
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "hwy/highway.h"
+#include "kernels/cpu/bits-inl.h"
+#include "kernels/cpu/quantize-inl.h"
 #include "kernels/cpu/vector-inl.h"
+#include "kernels/quantizers/codebook.h"
 #include "kernels/quantizers/trellis.h"
 
 #undef RQ_BIT_FIELDS
@@ -33,68 +39,139 @@ constexpr uint64_t EveryBit(int distance, int count) {
   return bits;
 }
 
-// TrellisIndexes for kCodes codes, of which kCodes come before.
-template <int kWidth, int kCodes>
-HWY_INLINE uint64_t IndexesOfCodes(uint64_t codes, uint64_t previous) {
-  static_assert(kCodes == 8 || (kCodes == 16 && kWidth < 4));
-#if RQ_BIT_FIELDS
-  constexpr uint64_t kLowest = EveryBit(kWidth, kCodes);
-  constexpr uint64_t kPlaces = EveryBit(kWidth + 1, kCodes);
-  constexpr uint64_t kRest = kPlaces * ((1u << (kWidth + 1)) - 4);
-  const unsigned coded = static_cast<unsigned>(
-      _pext_u64(codes, kLowest) << kTrellisMemory |
-      _pext_u64(previous, kLowest) >> (kCodes - kTrellisMemory));
-  const unsigned first = coded >> 4 ^ coded >> 3 ^ coded;
-  const unsigned second = coded >> 2;
-  return _pdep_u64(second, kPlaces) | _pdep_u64(first, kPlaces << 1) |
-         _pdep_u64(_pext_u64(codes, ~kLowest), kRest);
-#else
-  if constexpr (kCodes == 16) {
-    const uint64_t octet = (uint64_t{1} << (8 * kWidth)) - 1;
-    return TrellisIndexes(codes & octet, previous >> (8 * kWidth), kWidth) |
-           TrellisIndexes(codes >> (8 * kWidth), codes & octet, kWidth)
-               << (8 * (kWidth + 1));
+// kBytes bytes as the lowest of a word. Copied to a word at once they would go
+// through memory, and the word would have to wait for them.
+template <int kBytes>
+HWY_INLINE uint64_t LoadBytes(const uint8_t* bytes) {
+  constexpr int kLow = kBytes >= 8 ? 8 : kBytes >= 4 ? 4 : kBytes >= 2 ? 2 : 1;
+  std::conditional_t<
+      kLow == 8, uint64_t,
+      std::conditional_t<kLow == 4, uint32_t,
+                         std::conditional_t<kLow == 2, uint16_t, uint8_t>>>
+      low;
+  memcpy(&low, bytes, sizeof(low));
+  if constexpr (kBytes == kLow) {
+    return low;
+  } else {
+    return low | LoadBytes<kBytes - kLow>(bytes + kLow) << (8 * kLow);
   }
-  return TrellisIndexes(codes, previous, kWidth);
+}
+
+// The coded bits of kCodes codes, side by side.
+template <int kWidth, int kCodes>
+HWY_INLINE uint64_t CodedBits(const uint8_t* codes) {
+  const uint64_t packed = LoadBytes<kCodes / 8 * kWidth>(codes);
+#if RQ_BIT_FIELDS
+  return _pext_u64(packed, EveryBit(kWidth, kCodes));
+#else
+  uint64_t bits = 0;
+  for (int i = 0; i < kCodes; ++i) bits |= (packed >> (i * kWidth) & 1) << i;
+  return bits;
 #endif
 }
 
-template <int kWidth, int kCodes>
-HWY_INLINE void IndexesOfRow(const uint8_t* HWY_RESTRICT codes, int dim,
-                             uint8_t* HWY_RESTRICT indexes) {
-  constexpr int kBytes = kCodes / 8 * kWidth;
-  uint64_t previous = 0;
-  memcpy(&previous, codes + (dim / 8 * kWidth - kBytes), kBytes);
-  for (int i = 0; i < dim; i += kCodes) {
-    uint64_t now = 0;
-    memcpy(&now, codes, kBytes);
-    const uint64_t wide = IndexesOfCodes<kWidth, kCodes>(now, previous);
-    memcpy(indexes, &wide, sizeof(wide));
-    codes += kBytes;
-    indexes += kCodes / 8 * (kWidth + 1);
-    previous = now;
+// Both bits of the subsets of a row's elements, a bit for each; where a row has
+// less than 64 elements, they repeat.
+struct SubsetBits {
+  uint64_t first[kMaxDim / 64];
+  uint64_t second[kMaxDim / 64];
+};
+
+template <int kWidth>
+HWY_INLINE void FindSubsets(const uint8_t* HWY_RESTRICT codes, int dim,
+                            SubsetBits& subsets) {
+  uint64_t coded[kMaxDim / 64];
+  if (dim < 64) {
+    uint64_t bits = 0;
+    for (int i = 0; i < dim; i += 8) {
+      bits |= CodedBits<kWidth, 8>(codes + i / 8 * kWidth) << i;
+    }
+    // A row is a circle; repeated it can be turned as a whole word.
+    for (int i = dim; i < 64; i *= 2) bits |= bits << i;
+    coded[0] = bits;
+  } else {
+    for (int i = 0; i < dim; i += 64) {
+      uint64_t bits = 0;
+      for (int j = 0; j < 64; j += 16) {
+        bits |= CodedBits<kWidth, 16>(codes + (i + j) / 8 * kWidth) << j;
+      }
+      coded[i / 64] = bits;
+    }
+  }
+  const int words = HWY_MAX(dim / 64, 1);
+  uint64_t before = coded[words - 1];
+  for (int i = 0; i < words; ++i) {
+    const uint64_t now = coded[i];
+    const auto earlier = [&](int steps) HWY_ATTR {
+      return now << steps | before >> (64 - steps);
+    };
+    subsets.first[i] = now ^ earlier(1) ^ earlier(4);
+    subsets.second[i] = earlier(2);
+    before = now;
   }
 }
 
-// The codes of one row to indexes of levels, packed in the same way. Writes up
-// to kBitSlack bytes more.
-HWY_INLINE void IndexesOfRow(const uint8_t* HWY_RESTRICT codes, int width,
-                             int dim, uint8_t* HWY_RESTRICT indexes) {
-  const bool pairs = dim % 16 == 0;
-  switch (width) {
-    case 1:
-      return pairs ? IndexesOfRow<1, 16>(codes, dim, indexes)
-                   : IndexesOfRow<1, 8>(codes, dim, indexes);
-    case 2:
-      return pairs ? IndexesOfRow<2, 16>(codes, dim, indexes)
-                   : IndexesOfRow<2, 8>(codes, dim, indexes);
-    case 3:
-      return pairs ? IndexesOfRow<3, 16>(codes, dim, indexes)
-                   : IndexesOfRow<3, 8>(codes, dim, indexes);
-    case 4:
-      return IndexesOfRow<4, 8>(codes, dim, indexes);
+// Rows of a trellis' codes of kWidth bits to the codebook's units.
+template <int kWidth, class D>
+class TrellisLevels {
+ public:
+  TrellisLevels(D d, const Codebook& codebook)
+      : units_(codebook.units.data()),
+        table_(d, units_),
+        unpacker_(d, kWidth),
+        rest_(hn::Set(hn::RebindToUnsigned<D>(), (1u << kWidth) - 2)) {}
+
+  // Calls use(i, units) for every vector of a row, whose codes have kBitSlack
+  // readable bytes behind them.
+  template <class Use>
+  HWY_INLINE void ForRow(D d, const uint8_t* HWY_RESTRICT codes, int dim,
+                         const Use& use) const {
+    SubsetBits subsets;
+    FindSubsets<kWidth>(codes, dim, subsets);
+    const auto* const first = reinterpret_cast<const uint8_t*>(subsets.first);
+    const auto* const second = reinterpret_cast<const uint8_t*>(subsets.second);
+    for (int i = 0; i < dim; i += NumLanes(D())) {
+      use(i, Units(d, codes, first, second, i));
+    }
   }
-}
+
+ private:
+  static constexpr int kEntries = kCodebookEntries<kWidth + 1>;
+  static constexpr bool kGathers = (kEntries > kMaxRegisterEntries<D>);
+  static constexpr int kTableEntries = kGathers ? NumLanes(D()) : kEntries;
+
+  HWY_INLINE hn::Vec<D> Units(D d, const uint8_t* codes, const uint8_t* first,
+                              const uint8_t* second, int i) const {
+    const hn::RebindToUnsigned<D> du;
+    const IntTag<D> di;
+    const auto rest = hn::And(unpacker_.Words(d, codes, i), rest_);
+    const auto high = hn::IfThenElseZero(Mask(du, first, i), hn::Set(du, 2));
+    const auto low = hn::IfThenElseZero(Mask(du, second, i), hn::Set(du, 1));
+    const auto index =
+        hn::BitCast(di, hn::Or(hn::Or(hn::Add(rest, rest), high), low));
+    if constexpr (kGathers) {
+      return hn::GatherIndex(d, units_, index);
+    } else {
+      return table_.Lookup(d, index);
+    }
+  }
+
+  // Bits [i, i + lanes) of `bits` as a mask.
+  template <class DU>
+  static HWY_INLINE hn::Mask<DU> Mask(DU du, const uint8_t* bits, int i) {
+    if constexpr (NumLanes(D()) >= 8) {
+      return hn::LoadMaskBits(du, bits + i / 8);
+    } else {
+      const uint8_t shifted = static_cast<uint8_t>(bits[i / 8] >> (i % 8));
+      return hn::LoadMaskBits(du, &shifted);
+    }
+  }
+
+  const float* const units_;
+  const RegisterTable<kTableEntries, D> table_;
+  const Unpacker<D> unpacker_;
+  const hn::Vec<hn::RebindToUnsigned<D>> rest_;
+};
 
 // Codes rows by the trellis, with the bits that TrellisPath gives.
 class TrellisCoder {

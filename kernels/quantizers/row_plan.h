@@ -23,9 +23,6 @@ struct RowPlan {
   // Codes are a trellis' and stand for indexes of the codebook, which have one
   // bit more (trellis.h).
   bool trellis = false;
-
-  // Of what stands for a level, in bits.
-  int index_width() const { return trellis ? width + 1 : width; }
 };
 
 }  // namespace ratequant::kv
