@@ -128,10 +128,18 @@ class TrellisLevels {
                          const Use& use) const {
     SubsetBits subsets;
     FindSubsets<kWidth>(codes, dim, subsets);
-    const auto* const first = reinterpret_cast<const uint8_t*>(subsets.first);
-    const auto* const second = reinterpret_cast<const uint8_t*>(subsets.second);
-    for (int i = 0; i < dim; i += NumLanes(D())) {
-      use(i, Units(d, codes, first, second, i));
+    if (dim < 64) {
+      for (int i = 0; i < dim; i += NumLanes(D())) {
+        use(i, Units(d, codes, subsets.first, subsets.second, i));
+      }
+      return;
+    }
+    for (int i = 0; i < dim; i += 64) {
+#pragma GCC unroll 8
+      for (int j = 0; j < 64; j += NumLanes(D())) {
+        use(i + j, Units(d, codes + i / 8 * kWidth, subsets.first + i / 64,
+                         subsets.second + i / 64, j));
+      }
     }
   }
 
@@ -140,8 +148,9 @@ class TrellisLevels {
   static constexpr bool kGathers = (kEntries > kMaxRegisterEntries<D>);
   static constexpr int kTableEntries = kGathers ? NumLanes(D()) : kEntries;
 
-  HWY_INLINE hn::Vec<D> Units(D d, const uint8_t* codes, const uint8_t* first,
-                              const uint8_t* second, int i) const {
+  // Of elements [i, i + lanes) of 64, whose codes and bits are given.
+  HWY_INLINE hn::Vec<D> Units(D d, const uint8_t* codes, const uint64_t* first,
+                              const uint64_t* second, int i) const {
     const hn::RebindToUnsigned<D> du;
     const IntTag<D> di;
     const auto rest = hn::And(unpacker_.Words(d, codes, i), rest_);
@@ -156,9 +165,10 @@ class TrellisLevels {
     }
   }
 
-  // Bits [i, i + lanes) of `bits` as a mask.
+  // Bits [i, i + lanes) of a word as a mask.
   template <class DU>
-  static HWY_INLINE hn::Mask<DU> Mask(DU du, const uint8_t* bits, int i) {
+  static HWY_INLINE hn::Mask<DU> Mask(DU du, const uint64_t* word, int i) {
+    const auto* const bits = reinterpret_cast<const uint8_t*>(word);
     if constexpr (NumLanes(D()) >= 8) {
       return hn::LoadMaskBits(du, bits + i / 8);
     } else {
