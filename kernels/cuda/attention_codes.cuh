@@ -6,6 +6,8 @@
 #include <cstdint>
 
 #include "kernels/cuda/section_kernel.cuh"
+#include "kernels/cuda/trellis_octet.cuh"
+#include "kernels/quantizers/gain.h"
 #include "kernels/quantizers/uniform.h"
 
 // Codes as attention uses them. Converting an integer costs several
@@ -63,6 +65,16 @@ __device__ __forceinline__ void CodesAsUnits(uint64_t octet, int width,
   });
 }
 
+// The same for the codes of a trellis; `previous` are the eight before them.
+__device__ __forceinline__ void TrellisCodesAsUnits(uint32_t octet,
+                                                    uint32_t previous,
+                                                    int width,
+                                                    const float* units,
+                                                    float (&values)[kOctet]) {
+  TrellisOctet::Of(octet, previous, width)
+      .ForEachIndex(width, [&](int i, int index) { values[i] = units[index]; });
+}
+
 // Loads codes[i] from octets + i * stride for i < count, 0 for the rest. The
 // octets of widths 1, 2, 4 and 8 lie at multiples of their size.
 template <int kBatch>
@@ -112,17 +124,15 @@ __device__ __forceinline__ RowParams LoadRowParams(const SectionFormat& format,
   };
   const int place = row * static_cast<int>(format.params.scales_stride) +
                     index * static_cast<int>(sizeof(uint16_t));
-  const float scale = load(place);
-  switch (format.kind) {
-    case CodeKind::kSymmetricRow:
-      return {static_cast<float>(SymmetricStep(format.width)) * scale,
-              static_cast<float>(SymmetricOffset(format.width)) * scale};
-    case CodeKind::kCodebookRow:
-      return {scale, 0.0f};
-    default:
-      return {scale,
-              load(place + static_cast<int>(format.params.zeros_offset))};
+  if (format.kind == CodeKind::kCodebookRow) {
+    return {format.has_gains() ? GainOfCode(section[row]) : load(place), 0.0f};
   }
+  const float scale = load(place);
+  if (format.kind == CodeKind::kSymmetricRow) {
+    return {static_cast<float>(SymmetricStep(format.width)) * scale,
+            static_cast<float>(SymmetricOffset(format.width)) * scale};
+  }
+  return {scale, load(place + static_cast<int>(format.params.zeros_offset))};
 }
 
 }  // namespace ratequant::kv::cuda

@@ -224,7 +224,13 @@ __device__ void AttentionUnit<Lanes, kRows>::ForEachToken(
       }
       use(i, values);
     }
-  } else if (rows.format.kind == CodeKind::kCodebookRow) {
+  } else if (rows.format.kind != CodeKind::kCodebookRow) {
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      CodesAsFloats(codes[i], width, values);
+      use(i, values);
+    }
+  } else if (!rows.format.has_trellis()) {
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       CodesAsUnits(codes[i], width, units, values);
@@ -233,7 +239,9 @@ __device__ void AttentionUnit<Lanes, kRows>::ForEachToken(
   } else {
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      CodesAsFloats(codes[i], width, values);
+      const auto octet = static_cast<uint32_t>(codes[i]);
+      TrellisCodesAsUnits(octet, FromPreviousLane<Lanes>(octet), width, units,
+                          values);
       use(i, values);
     }
   }

@@ -7,6 +7,8 @@
 
 #include "kernels/cuda/section_kernel.cuh"
 #include "kernels/cuda/shared_memory.h"
+#include "kernels/cuda/trellis_octet.cuh"
+#include "kernels/quantizers/gain.h"
 #include "kernels/quantizers/uniform.h"
 
 // Decoding: a lane reads the bytes of its eight codes and writes eight elements
@@ -34,7 +36,7 @@ class DecodeTile {
   // Decodes rows [begin, end) of the task.
   __device__ void Run(int begin, int end) {
     if (format_.kind == CodeKind::kCodebookRow) {
-      CopyTable(format_.units, 1 << format_.width, shared_.units);
+      CopyTable(format_.units, 1 << format_.index_width, shared_.units);
       __syncthreads();
     }
     DecodeRows(begin, end);
@@ -51,11 +53,18 @@ class DecodeTile {
   // The lane's eight values of page row `token`, still rotated.
   __device__ void DecodeOctet(int token, int channel,
                               float (&values)[kOctet]) const;
+  // Eight units of a codebook, for the octet of `row` from `channel` on.
+  __device__ void LoadUnits(const uint8_t* row, int channel,
+                            float (&units)[kOctet]) const;
   __device__ void LoadParams(size_t offset, float (&params)[kOctet]) const {
     LoadOctet<DType::kFloat16>(task_.section + offset, params);
   }
   __device__ float LoadParam(size_t offset) const {
     return FromHalf(*reinterpret_cast<const uint16_t*>(task_.section + offset));
+  }
+  __device__ float LoadRowScale(size_t offset) const {
+    return format_.has_gains() ? GainOfCode(task_.section[offset])
+                               : LoadParam(offset);
   }
 
   const SectionFormat& format_;
@@ -112,6 +121,13 @@ __device__ void DecodeTile<Lanes, kType>::DecodeOctet(
     LoadOctet<DType::kFloat16>(row + channel * sizeof(uint16_t), values);
     return;
   }
+  if (format_.kind == CodeKind::kCodebookRow) {
+    LoadUnits(row, channel, values);
+    const float scale = LoadRowScale(params.ScaleOffset(token, 0));
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) values[i] *= scale;
+    return;
+  }
   int codes[kOctet];
   UnpackOctet(LoadPackedOctet(row + channel / kOctet * width, width), width,
               codes);
@@ -132,11 +148,6 @@ __device__ void DecodeTile<Lanes, kType>::DecodeOctet(
     for (int i = 0; i < kOctet; ++i) {
       values[i] = SymmetricValue(codes[i], scale, width);
     }
-  } else if (format_.kind == CodeKind::kCodebookRow) {
-#pragma unroll
-    for (int i = 0; i < kOctet; ++i) {
-      values[i] = shared_.units[codes[i]] * scale;
-    }
   } else {
     const float zero = LoadParam(params.ZeroOffset(token, index));
 #pragma unroll
@@ -144,6 +155,27 @@ __device__ void DecodeTile<Lanes, kType>::DecodeOctet(
       values[i] = AsymmetricValue(codes[i], zero, scale);
     }
   }
+}
+
+template <class Lanes, DType kType>
+__device__ void DecodeTile<Lanes, kType>::LoadUnits(
+    const uint8_t* row, int channel, float (&units)[kOctet]) const {
+  const int width = format_.width;
+  const int octet = channel / kOctet;
+  const uint64_t codes = LoadPackedOctet(row + octet * width, width);
+  if (format_.has_trellis()) {
+    const int before = (octet == 0 ? head_dim_ / kOctet : octet) - 1;
+    const auto previous =
+        static_cast<uint32_t>(LoadPackedOctet(row + before * width, width));
+    TrellisOctet::Of(static_cast<uint32_t>(codes), previous, width)
+        .ForEachIndex(
+            width, [&](int i, int index) { units[i] = shared_.units[index]; });
+    return;
+  }
+  int indexes[kOctet];
+  UnpackOctet(codes, width, indexes);
+#pragma unroll
+  for (int i = 0; i < kOctet; ++i) units[i] = shared_.units[indexes[i]];
 }
 
 template <class Lanes, DType kType>

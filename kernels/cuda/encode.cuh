@@ -21,7 +21,7 @@ struct EncodeShared {
   alignas(
       16) uint8_t packed[kSectionWarps][kWarpLanes * kOctet * Lanes::kOctets];
   union {
-    CodebookTables codebook;
+    QuantizeShared<Lanes> quantize;
     struct {
       float low[kSectionWarps][Lanes::kMaxDim];
       float high[kSectionWarps][Lanes::kMaxDim];
@@ -105,14 +105,14 @@ __device__ void EncodeTile<Lanes, Rows>::Run(int begin, int end) {
     return;
   }
   if (format_.kind == CodeKind::kCodebookRow) {
-    LoadCodebook(format_, shared_.codebook);
+    LoadCodebook(format_, shared_.quantize);
   }
   EncodeRows(begin, end);
 }
 
 template <class Lanes, class Rows>
 __device__ void EncodeTile<Lanes, Rows>::EncodeRows(int begin, int end) {
-  const RowQuantizer<Lanes> quantizer(format_, shared_.codebook, head_dim_);
+  const RowQuantizer<Lanes> quantizer(format_, shared_.quantize, head_dim_);
   for (int base = begin + Lanes::Warp() * Lanes::kRowsPerWarp; base < end;
        base += kSectionWarps * Lanes::kRowsPerWarp) {
     const int row = base + Lanes::RowSlot();

@@ -34,6 +34,7 @@ class FormatTable {
   std::vector<SectionLayout> layouts_;
   DeviceBuffer<SectionFormat> formats_;
   DeviceBuffer<float> codebooks_;
+  DeviceBuffer<TrellisTables> trellises_;
 };
 
 }  // namespace ratequant::kv::cuda

@@ -65,7 +65,7 @@ class AttentionPiece {
 
   __device__ static void LoadUnits(const SectionFormat& format, float* units) {
     if (format.kind != CodeKind::kCodebookRow) return;
-    CopyTable(format.units, 1 << format.width, units);
+    CopyTable(format.units, 1 << format.index_width, units);
   }
 
   // Tokens [begin, end) of a page, and the sections of K and V there; null

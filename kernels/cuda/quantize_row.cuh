@@ -8,11 +8,13 @@
 #include "kernels/cuda/row_lanes.cuh"
 #include "kernels/cuda/section_format.h"
 #include "kernels/cuda/section_kernel.cuh"
+#include "kernels/cuda/trellis_search.cuh"
+#include "kernels/quantizers/tcq.h"
 #include "kernels/quantizers/turboquant.h"
 #include "kernels/quantizers/uniform.h"
 
-// The quantizers that look at one row at a time: kernels/quantizers/uniform.h
-// and turboquant.h, over the lanes of a row.
+// The quantizers that look at one row at a time: kernels/quantizers/uniform.h,
+// turboquant.h and tcq.h, over the lanes of a row.
 
 namespace ratequant::kv::cuda {
 
@@ -21,12 +23,30 @@ struct CodebookTables {
   float units[kMaxCodebook];
 };
 
+// What a block's row quantizers keep in shared memory.
+template <class Lanes>
+union QuantizeShared {
+  CodebookTables codebook;
+  struct {
+    TrellisTables tables;
+    TrellisShared<Lanes> warps[kSectionWarps];
+  } trellis;
+};
+
 // Brings a format's codebook to shared memory, with all threads of the block.
+template <class Lanes>
 __device__ __forceinline__ void LoadCodebook(const SectionFormat& format,
-                                             CodebookTables& tables) {
-  const int entries = 1 << format.width;
-  CopyTable(format.thresholds, entries - 1, tables.thresholds);
-  CopyTable(format.units, entries, tables.units);
+                                             QuantizeShared<Lanes>& shared) {
+  const int entries = 1 << format.index_width;
+  if (format.has_trellis()) {
+    TrellisTables& tables = shared.trellis.tables;
+    CopyTable(format.trellis->levels, entries, tables.levels);
+    CopyTable(format.trellis->units, entries, tables.units);
+    CopyTable(format.trellis->middles, entries, tables.middles);
+  } else {
+    CopyTable(format.thresholds, entries - 1, shared.codebook.thresholds);
+    CopyTable(format.units, entries, shared.codebook.units);
+  }
   __syncthreads();
 }
 
@@ -52,9 +72,9 @@ class RowQuantizer {
   using Codes = typename Lanes::Codes;
 
   __device__ RowQuantizer(const SectionFormat& format,
-                          const CodebookTables& codebook, int head_dim)
+                          QuantizeShared<Lanes>& shared, int head_dim)
       : format_(format),
-        codebook_(codebook),
+        shared_(shared),
         head_dim_(head_dim),
         signs_(SignBits<Lanes>::Of(format.seed)) {}
 
@@ -86,13 +106,18 @@ class RowQuantizer {
                                   Codes& codes) const;
   __device__ void QuantizeCodebook(Values& values, uint8_t* section, int token,
                                    Codes& codes) const;
+  // Of rotated values and their squared norm before: codes, and <x, u>.
+  __device__ float CodeByCodebook(const Values& values, float squared_norm,
+                                  Codes& codes) const;
+  __device__ float CodeByTrellis(const Values& values, float squared_norm,
+                                 Codes& codes) const;
   // Codes of one octet whose range is known; `leader` stores its parameters.
   __device__ void QuantizeInRange(const float (&values)[kOctet], Range range,
                                   bool leader, int index, uint8_t* section,
                                   int token, int (&codes)[kOctet]) const;
 
   const SectionFormat& format_;
-  const CodebookTables& codebook_;
+  QuantizeShared<Lanes>& shared_;
   const int head_dim_;
   const SignBits<Lanes> signs_;
 };
@@ -196,28 +221,80 @@ __device__ void RowQuantizer<Lanes>::QuantizeCodebook(Values& values,
   }
   const float squared_norm = FoldSumOfRows<Lanes>(terms);
   RotateRows<Lanes>(signs_, values);
-  const float factor = CodebookFactor(squared_norm, Lanes::kMaxDim);
+  const float dot = format_.has_trellis()
+                        ? CodeByTrellis(values, squared_norm, codes)
+                        : CodeByCodebook(values, squared_norm, codes);
+  const bool stores = section != nullptr && Lanes::LaneInRow() == 0;
+  if (format_.has_gains()) {
+    const int gain = TcqStoredGain(format_.row_scale, squared_norm,
+                                   TcqGain(squared_norm), dot);
+    if (stores) {
+      section[format_.params.ScaleOffset(token, 0)] =
+          static_cast<uint8_t>(gain);
+    }
+    if (gain != 0) return;
+  } else {
+    const float scale = TurboquantScale(format_.row_scale, squared_norm, dot);
+    if (stores) {
+      StoreParam(section + format_.params.ScaleOffset(token, 0), scale);
+    }
+    if (scale != 0.0f) return;
+  }
+#pragma unroll
+  for (int octet = 0; octet < Lanes::kOctets; ++octet) {
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) codes[octet][i] = 0;
+  }
+}
+
+template <class Lanes>
+__device__ float RowQuantizer<Lanes>::CodeByCodebook(const Values& values,
+                                                     float squared_norm,
+                                                     Codes& codes) const {
+  const CodebookTables& codebook = shared_.codebook;
+  const float factor = format_.has_gains()
+                           ? TcqFactor(TcqGain(squared_norm), Lanes::kMaxDim)
+                           : CodebookFactor(squared_norm, Lanes::kMaxDim);
+  Values terms;
 #pragma unroll
   for (int octet = 0; octet < Lanes::kOctets; ++octet) {
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) {
       const float y = values[octet][i];
       codes[octet][i] =
-          FindCode(y * factor, codebook_.thresholds, format_.width);
-      terms[octet][i] = y * codebook_.units[codes[octet][i]];
+          FindCode(y * factor, codebook.thresholds, format_.width);
+      terms[octet][i] = y * codebook.units[codes[octet][i]];
     }
   }
-  const float dot = FoldSumOfRows<Lanes>(terms);
-  const float scale = TurboquantScale(format_.row_scale, squared_norm, dot);
-  if (section != nullptr && Lanes::LaneInRow() == 0) {
-    StoreParam(section + format_.params.ScaleOffset(token, 0), scale);
-  }
-  if (scale != 0.0f) return;
+  return FoldSumOfRows<Lanes>(terms);
+}
+
+template <class Lanes>
+__device__ float RowQuantizer<Lanes>::CodeByTrellis(const Values& values,
+                                                    float squared_norm,
+                                                    Codes& codes) const {
+  const TrellisTables& tables = shared_.trellis.tables;
+  const float factor = TcqFactor(TcqGain(squared_norm), Lanes::kMaxDim);
+  Values terms;
 #pragma unroll
   for (int octet = 0; octet < Lanes::kOctets; ++octet) {
 #pragma unroll
-    for (int i = 0; i < kOctet; ++i) codes[octet][i] = 0;
+    for (int i = 0; i < kOctet; ++i) {
+      terms[octet][i] = values[octet][i] * factor;
+    }
   }
+  Codes indexes;
+  TrellisSearch<Lanes>(format_.width, tables,
+                       shared_.trellis.warps[Lanes::Warp()])
+      .Find(terms, factor != 0.0f, codes, indexes);
+#pragma unroll
+  for (int octet = 0; octet < Lanes::kOctets; ++octet) {
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) {
+      terms[octet][i] = values[octet][i] * tables.units[indexes[octet][i]];
+    }
+  }
+  return FoldSumOfRows<Lanes>(terms);
 }
 
 }  // namespace ratequant::kv::cuda

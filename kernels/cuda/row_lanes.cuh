@@ -45,6 +45,15 @@ __device__ __forceinline__ T ShuffleXor(T value, int lane_mask) {
   return __shfl_xor_sync(kAllLanes, value, lane_mask);
 }
 
+// What the lane before has, of those that hold a row; the first lane gets the
+// last one's.
+template <class Lanes, class T>
+__device__ __forceinline__ T FromPreviousLane(T value) {
+  return __shfl_sync(kAllLanes, value,
+                     (Lanes::LaneInRow() + Lanes::kLanes - 1) % Lanes::kLanes,
+                     Lanes::kLanes);
+}
+
 // Smallest and largest. A zero may come out with either sign; see
 // AsymmetricZero.
 struct Range {

@@ -50,6 +50,7 @@ CodeKind KindOf(const FormatSpec& spec) {
     case QuantizerKind::kQuarot:
       return CodeKind::kRotatedRow;
     case QuantizerKind::kTurboquant:
+    case QuantizerKind::kTcq:
       break;
   }
   return CodeKind::kCodebookRow;
@@ -73,13 +74,15 @@ Status CheckFormat(const FormatSpec& spec, int head_dim, int page_tokens) {
       return CheckGroups(spec.quantizer.group_size, head_dim, page_tokens);
     case QuantizerKind::kQuarot:
     case QuantizerKind::kTurboquant:
+    case QuantizerKind::kTcq:
       if (IsPowerOfTwo(head_dim)) break;
       return Unsupported("head_dim", head_dim,
                          "powers of two from 8 to 512 where heads are rotated");
     default:
       return Unsupported("quantizer kind",
                          static_cast<int>(spec.quantizer.kind),
-                         "1 (rtn), 2 (kivi), 3 (quarot), 4 (turboquant)");
+                         "1 (rtn), 2 (kivi), 3 (quarot), 4 (turboquant), "
+                         "5 (tcq)");
   }
   for (const RowScale scale :
        {spec.quantizer.key_scale, spec.quantizer.value_scale}) {
@@ -106,6 +109,9 @@ SectionFormat MakeSectionFormat(const FormatSpec& spec, int head_dim,
   format.seed = spec.quantizer.seed;
   format.row_scale = spec.tensor == Tensor::kKey ? spec.quantizer.key_scale
                                                  : spec.quantizer.value_scale;
+  const bool trellis =
+      spec.quantizer.kind == QuantizerKind::kTcq && IsTrellisWidth(spec.width);
+  format.index_width = trellis ? spec.width + 1 : spec.width;
   return format;
 }
 

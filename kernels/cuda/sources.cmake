@@ -17,7 +17,8 @@ set(RQ_CUDA_CC_SRCS
   ${RQ_CUDA_DIR}/section_format.cc
   ${RQ_CUDA_DIR}/status.cc
   ${RQ_CUDA_DIR}/sweep_table.cc
-  ${RQ_CUDA_DIR}/task.cc)
+  ${RQ_CUDA_DIR}/task.cc
+  ${RQ_CUDA_DIR}/trellis_tables.cc)
 set(RQ_CUDA_HDRS
   ${RQ_CUDA_DIR}/attention_codes.cuh
   ${RQ_CUDA_DIR}/attention_combine.cuh
@@ -55,4 +56,7 @@ set(RQ_CUDA_HDRS
   ${RQ_CUDA_DIR}/sweep.h
   ${RQ_CUDA_DIR}/sweep_row.cuh
   ${RQ_CUDA_DIR}/sweep_table.h
-  ${RQ_CUDA_DIR}/task.h)
+  ${RQ_CUDA_DIR}/task.h
+  ${RQ_CUDA_DIR}/trellis_octet.cuh
+  ${RQ_CUDA_DIR}/trellis_search.cuh
+  ${RQ_CUDA_DIR}/trellis_tables.h)

@@ -45,10 +45,16 @@ struct SweepBatch {
 template <class Lanes>
 struct alignas(16) SweepShared {
   SweepCodebooks codebooks;
-  alignas(16) float zero[kMaxCodeWidth][Lanes::kMaxDim];
-  alignas(16) float scale[kMaxCodeWidth][Lanes::kMaxDim];
-  alignas(16) float reciprocal[kMaxCodeWidth][Lanes::kMaxDim];
-  sweep::ValueRange columns[Lanes::kMaxDim];
+  // Of one quantizer at a time.
+  union {
+    struct {
+      alignas(16) float zero[kMaxCodeWidth][Lanes::kMaxDim];
+      alignas(16) float scale[kMaxCodeWidth][Lanes::kMaxDim];
+      alignas(16) float reciprocal[kMaxCodeWidth][Lanes::kMaxDim];
+      sweep::ValueRange ranges[Lanes::kMaxDim];
+    } columns;
+    TrellisShared<Lanes> searches[kMaxSweepWarps<Lanes>];
+  };
   // Of e^2, (y e)^2 and projections.
   float errors[kMaxSweepWarps<Lanes>][kMaxCodeWidth][SweepSums::kPerPair];
   float largest[kMaxSweepWarps<Lanes>];
@@ -144,6 +150,7 @@ class SweepTile {
 
 template <class Lanes>
 __device__ void SweepTile<Lanes>::Load() {
+  constexpr int kCodebookFloats = sizeof(SweepCodebooks) / sizeof(float);
   const int bytes = batch_.block_tokens * batch_.head_dim * element_;
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * bytes;
   x_ = static_cast<const char*>(batch_.values) + offset;
@@ -159,9 +166,9 @@ __device__ void SweepTile<Lanes>::Load() {
     y_ = x_ + bytes;
   }
   if (batch_.codebooks != nullptr) {
-    for (int i = threadIdx.x; i < SweepCodebooks::kEntries; i += blockDim.x) {
-      Shared().codebooks.thresholds[i] = batch_.codebooks->thresholds[i];
-      Shared().codebooks.units[i] = batch_.codebooks->units[i];
+    for (int i = threadIdx.x; i < kCodebookFloats; i += blockDim.x) {
+      reinterpret_cast<float*>(&Shared().codebooks)[i] =
+          reinterpret_cast<const float*>(batch_.codebooks)[i];
     }
   }
   __syncthreads();
@@ -254,7 +261,7 @@ __device__ void SweepTile<Lanes>::LoadRow(int row, bool counts,
 template <class Lanes>
 __device__ void SweepTile<Lanes>::MeasureSquares() {
   LaneRow<Lanes> row(0, batch_.tensor, batch_.head_dim, batch_.widths,
-                     Shared().codebooks);
+                     Shared().codebooks, Shared().searches[Lanes::Warp()]);
   for (int base = Lanes::Warp() * Lanes::kRowsPerWarp;
        base < batch_.block_tokens; base += warps_ * Lanes::kRowsPerWarp) {
     const int t = base + Lanes::RowSlot();
@@ -272,7 +279,7 @@ template <class Quantizer>
 [[gnu::noinline]] __device__ void SweepTile<Lanes>::Measure(
     const QuantizerSpec& spec, int q) {
   LaneRow<Lanes> row(spec.seed, batch_.tensor, batch_.head_dim, batch_.widths,
-                     Shared().codebooks);
+                     Shared().codebooks, Shared().searches[Lanes::Warp()]);
   const int group = Quantizer::ColumnTokens(spec, batch_.tensor);
   if (group > 0) {
     for (int first = 0; first < batch_.block_tokens; first += group) {
@@ -304,6 +311,7 @@ __device__ void SweepTile<Lanes>::MeasureColumns(int first, int count,
   if (start >= end) return;  // all sinks, for all threads
   MakeColumnParams<Grid>(start, end);
   __syncthreads();
+  const auto& columns = Shared().columns;
   for (int base = first + Lanes::Warp() * Lanes::kRowsPerWarp; base < end;
        base += warps_ * Lanes::kRowsPerWarp) {
     const int t = base + Lanes::RowSlot();
@@ -311,7 +319,7 @@ __device__ void SweepTile<Lanes>::MeasureColumns(int first, int count,
     RQ_SWEEP_LOOP
     for (int w = 0; w < batch_.widths.count; ++w) {
       row.template MeasureColumns<Grid>(
-          w, {Shared().zero[w], Shared().scale[w], Shared().reciprocal[w]});
+          w, {columns.zero[w], columns.scale[w], columns.reciprocal[w]});
     }
   }
   __syncthreads();  // the next group has other parameters
@@ -321,21 +329,22 @@ template <class Lanes>
 template <class Grid>
 __device__ void SweepTile<Lanes>::MakeColumnParams(int start, int end) {
   const int dim = batch_.head_dim;
+  auto& columns = Shared().columns;
   for (int c = threadIdx.x; c < dim; c += blockDim.x) {
     Range range = {INFINITY, -INFINITY};
     for (int t = start; t < end; ++t) {
       range = Extend(range, LoadElementOf(batch_.dtype, x_, t * dim + c));
     }
-    Shared().columns[c] = {range.low, range.high};
+    columns.ranges[c] = {range.low, range.high};
   }
   __syncthreads();
   for (int at = threadIdx.x; at < batch_.widths.count * dim; at += blockDim.x) {
     const int w = at / dim, c = at % dim;
     const sweep::GridParams<float> grid =
-        Grid::Make(Shared().columns[c], batch_.widths.bits[w]);
-    Shared().zero[w][c] = grid.zero;
-    Shared().scale[w][c] = grid.scale;
-    Shared().reciprocal[w][c] = grid.reciprocal;
+        Grid::Make(columns.ranges[c], batch_.widths.bits[w]);
+    columns.zero[w][c] = grid.zero;
+    columns.scale[w][c] = grid.scale;
+    columns.reciprocal[w][c] = grid.reciprocal;
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/row_lanes.cuh"
 #include "kernels/cuda/sweep_table.h"
+#include "kernels/cuda/trellis_search.cuh"
 #include "kernels/quantizers/sweep/quantizer-inl.h"
 #include "ratequant/kv/tensor.h"
 
@@ -70,12 +71,15 @@ class LaneRow {
   using Vec = float;
   using Values = typename Lanes::Values;
 
+  // `search` is the warp's own.
   __device__ LaneRow(uint64_t seed, Tensor tensor, int head_dim,
-                     const SweepWidths& widths, const SweepCodebooks& codebooks)
+                     const SweepWidths& widths, const SweepCodebooks& codebooks,
+                     TrellisShared<Lanes>& search)
       : tensor_(tensor),
         head_dim_(head_dim),
         widths_(widths),
         codebooks_(codebooks),
+        search_(search),
         signs_(SignBits<Lanes>::Of(seed)) {
     const float norm = InverseSqrtOfDim(Lanes::kMaxDim);
     Each([&](int octet, int i) {
@@ -200,6 +204,23 @@ class LaneRow {
       decoded_[octet][i] = codebooks_.units[entries + codes[octet][i]];
     });
   }
+  // The widths are coded one by one, by DecodeByTrellis.
+  __device__ __forceinline__ void CodeByTrellis(float factor) {
+    trellis_factor_ = factor;
+  }
+  __device__ __forceinline__ void DecodeByTrellis(int w) {
+    const TrellisTables& tables = codebooks_.trellises[width(w) - 1];
+    Values z;
+    Each([&](int octet, int i) {
+      z[octet][i] = values_[octet][i] * trellis_factor_;
+    });
+    typename Lanes::Codes codes, indexes;
+    TrellisSearch<Lanes>(width(w), tables, search_)
+        .Find(z, trellis_factor_ != 0.0f, codes, indexes);
+    Each([&](int octet, int i) {
+      decoded_[octet][i] = tables.units[indexes[octet][i]];
+    });
+  }
   __device__ __forceinline__ float Dot() const {
     Values terms;
     Each([&](int octet, int i) {
@@ -275,12 +296,14 @@ class LaneRow {
   const int head_dim_;
   const SweepWidths& widths_;
   const SweepCodebooks& codebooks_;
+  TrellisShared<Lanes>& search_;
   const SignBits<Lanes> signs_;
   Values back_;  // what RotateRowsBack multiplies with, norm and sign in one
   bool counts_ = false;
   Values x_, y_;
   Values values_;   // x, or x rotated
   Values decoded_;  // of `values_`
+  float trellis_factor_ = 0.0f;
   WarpErrors errors_;
 };
 

@@ -38,6 +38,9 @@ SweepCodebooks MakeCodebooks(int head_dim) {
                 codebooks.thresholds + entries);
     std::copy_n(codebook.units.begin(), entries, codebooks.units + entries);
   }
+  for (int width = 1; width <= kMaxTrellisWidth; ++width) {
+    codebooks.trellises[width - 1] = MakeTrellisTables(head_dim, width);
+  }
   return codebooks;
 }
 

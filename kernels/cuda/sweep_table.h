@@ -6,18 +6,20 @@
 
 #include "kernels/cuda/device_buffer.h"
 #include "kernels/cuda/status.h"
+#include "kernels/cuda/trellis_tables.h"
 #include "kernels/quantizers/sweep/sums.h"
 #include "ratequant/kv/bit_width.h"
 #include "ratequant/kv/quantizer_spec.h"
 
 namespace ratequant::kv::cuda {
 
-// All codebooks of a head_dim: 2^w levels of width w at [2^w, 2^(w + 1)), the
-// last threshold of each not used.
+// All codebooks of a head_dim, and its trellises: 2^w levels of width w at
+// [2^w, 2^(w + 1)), the last threshold of each not used.
 struct SweepCodebooks {
   static constexpr int kEntries = 2 << kMaxCodeWidth;
   float thresholds[kEntries];
   float units[kEntries];
+  TrellisTables trellises[kMaxTrellisWidth];  // from width 1 on
 };
 
 // What a sweep measures, in device memory. Immutable after creation and

@@ -119,7 +119,8 @@ void BenchSections() {
       {"kivi K", QuantizerKind::kKivi, Tensor::kKey},
       {"kivi V", QuantizerKind::kKivi, Tensor::kValue},
       {"quarot", QuantizerKind::kQuarot, Tensor::kKey},
-      {"turboquant", QuantizerKind::kTurboquant, Tensor::kValue}};
+      {"turboquant", QuantizerKind::kTurboquant, Tensor::kValue},
+      {"tcq", QuantizerKind::kTcq, Tensor::kValue}};
   Bench bench;
   bench.PrintHeader();
   std::vector<FormatSpec> mixed;

@@ -21,11 +21,12 @@ struct Model {
 };
 
 std::vector<QuantizerSpec> AllQuantizers() {
-  std::vector<QuantizerSpec> all(4);
+  std::vector<QuantizerSpec> all(5);
   all[0].kind = QuantizerKind::kRtn;
   all[1].kind = QuantizerKind::kKivi;
   all[2].kind = QuantizerKind::kQuarot;
   all[3].kind = QuantizerKind::kTurboquant;
+  all[4].kind = QuantizerKind::kTcq;
   return all;
 }
 
@@ -83,7 +84,7 @@ void BenchModel(const Model& model) {
 
 void BenchSweep() {
   std::printf(
-      "\ndistortion sweep, 4 quantizers x 8 widths x 3 statistics, fp16, %d "
+      "\ndistortion sweep, 5 quantizers x 8 widths x 3 statistics, fp16, %d "
       "tokens, median of %d\n",
       kTokens, kRuns);
   std::printf("%-28s %12s %12s %12s\n", "model", "ms", "ms of 16", "G elem/s");

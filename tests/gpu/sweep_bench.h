@@ -4,7 +4,7 @@
 namespace ratequant::kv::cuda {
 
 // Prints the distortion sweep's part of the table: the time it takes over all
-// K and V of one sequence of models of some sizes, 4 quantizers at 8 widths
+// K and V of one sequence of models of some sizes, 5 quantizers at 8 widths
 // each, and what that makes of a calibration of 16 sequences.
 void BenchSweep();
 

@@ -23,6 +23,11 @@ std::vector<FormatSpec> FormatsOf(int head_dim, int page_tokens,
                         .seed = 7,
                         .key_scale = RowScale::kUnbiased,
                         .value_scale = RowScale::kL2});
+  quantizers.push_back({.kind = QuantizerKind::kTcq});
+  quantizers.push_back({.kind = QuantizerKind::kTcq,
+                        .seed = 7,
+                        .key_scale = RowScale::kUnbiased,
+                        .value_scale = RowScale::kL2});
   std::vector<FormatSpec> formats;
   for (const int width : widths) {
     for (const Tensor tensor : {Tensor::kKey, Tensor::kValue}) {

@@ -20,14 +20,15 @@ using ::testing::HasSubstr;
 constexpr int kLayers = 2, kHeads = 2, kQueryHeads = 6, kDim = 64;
 
 KvCacheConfig Config(bool means = false) {
-  QuantizerSpec kivi, rtn, quarot, turbo;
+  QuantizerSpec kivi, rtn, quarot, turbo, tcq;
   rtn.kind = QuantizerKind::kRtn;
   quarot.kind = QuantizerKind::kQuarot;
   turbo.kind = QuantizerKind::kTurboquant;
+  tcq.kind = QuantizerKind::kTcq;
   KvCacheConfig config;
   config.geometry = {kLayers, kHeads, kDim, kQueryHeads};
-  config.groups = {{kivi, 3},  {turbo, 2},  {quarot, 4}, {kivi, 5},
-                   {turbo, 4}, {quarot, 3}, {rtn, 6},    {{}, kFp16Width}};
+  config.groups = {{kivi, 3}, {turbo, 2}, {quarot, 4}, {kivi, 5},
+                   {tcq, 3},  {tcq, 6},   {rtn, 6},    {{}, kFp16Width}};
   config.sink_tokens = 4;
   config.window = 20;
   if (!means) return config;

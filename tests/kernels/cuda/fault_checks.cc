@@ -183,8 +183,9 @@ class FaultRun {
 }  // namespace
 
 std::string CheckFaults() {
-  for (const QuantizerKind kind : {QuantizerKind::kRtn, QuantizerKind::kKivi,
-                                   QuantizerKind::kTurboquant}) {
+  for (const QuantizerKind kind :
+       {QuantizerKind::kRtn, QuantizerKind::kKivi, QuantizerKind::kTurboquant,
+        QuantizerKind::kTcq}) {
     QuantizerSpec quantizer;
     quantizer.kind = kind;
     FormatTable formats;

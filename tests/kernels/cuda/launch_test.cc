@@ -143,9 +143,13 @@ TEST(FormatTable, RefusesWhatTheCodecRefuses) {
   expect_refused(72, 32, kivi, "head_dim 72");
   kivi.quantizer.group_size = 48;
   expect_refused(96, 32, kivi, "group_size 48");
-  FormatSpec turboquant = Spec(QuantizerKind::kTurboquant);
-  turboquant.quantizer.value_scale = static_cast<RowScale>(3);
-  expect_refused(64, 32, turboquant, "row scale 3");
+  for (const QuantizerKind kind :
+       {QuantizerKind::kTurboquant, QuantizerKind::kTcq}) {
+    FormatSpec scaled = Spec(kind);
+    scaled.quantizer.value_scale = static_cast<RowScale>(3);
+    expect_refused(64, 32, scaled, "row scale 3");
+    expect_refused(96, 32, Spec(kind), "head_dim 96");
+  }
   FormatSpec tensor = rtn;
   tensor.tensor = static_cast<Tensor>(2);
   expect_refused(64, 32, tensor, "tensor 2");

@@ -25,12 +25,12 @@ FormatSpec Format(QuantizerKind kind, int group_size, Tensor tensor,
 // another width; kivi's groups take turns.
 std::vector<FormatSpec> Groups(int head_dim, int page_tokens, int width,
                                int turn) {
-  constexpr QuantizerKind kKinds[] = {QuantizerKind::kRtn, QuantizerKind::kKivi,
-                                      QuantizerKind::kQuarot,
-                                      QuantizerKind::kTurboquant};
+  constexpr QuantizerKind kKinds[] = {
+      QuantizerKind::kRtn, QuantizerKind::kKivi, QuantizerKind::kQuarot,
+      QuantizerKind::kTurboquant, QuantizerKind::kTcq};
   constexpr int kWidths[] = {1, 2, 3, 4, 5, 6, 7, 8, 16};
   const bool rotates = (head_dim & (head_dim - 1)) == 0;
-  const int kinds = rotates ? 4 : 2;
+  const int kinds = rotates ? 5 : 2;
   int group_size = 32 >> (turn % 3 == 2 ? turn % 2 + 1 : 0);
   while (head_dim % group_size != 0 || page_tokens % group_size != 0) {
     group_size /= 2;

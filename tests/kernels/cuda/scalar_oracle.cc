@@ -7,7 +7,12 @@
 #include "kernels/quantizers/bit_stream.h"
 #include "kernels/quantizers/codebook.h"
 #include "kernels/quantizers/element.h"
+#include "kernels/quantizers/gain.h"
+#include "kernels/quantizers/limits.h"
 #include "kernels/quantizers/rotation.h"
+#include "kernels/quantizers/tcq.h"
+#include "kernels/quantizers/trellis.h"
+#include "kernels/quantizers/trellis_codebook.h"
 #include "kernels/quantizers/turboquant.h"
 #include "kernels/quantizers/uniform.h"
 
@@ -64,6 +69,9 @@ class Section {
 
   Coded EncodeRow(Row row) const;
   Coded EncodeCodebookRow(Row row) const;
+  Coded EncodeTcqRow(Row row) const;
+  // The unit that code `c` of a row of tcq stands for.
+  float TcqUnit(const uint8_t* codes, int c) const;
   void StoreHalf(float value, uint8_t* bytes) const {
     const uint16_t half = HalfOfFloat(value);
     std::memcpy(bytes, &half, sizeof(half));
@@ -75,6 +83,11 @@ class Section {
   }
   void StoreRange(const Range& range, int token, int index,
                   uint8_t* section) const {
+    if (params_.param_bytes == 1) {
+      section[params_.ScaleOffset(token, index)] =
+          static_cast<uint8_t>(range.scale);
+      return;
+    }
     StoreHalf(range.scale, section + params_.ScaleOffset(token, index));
     if (!params_.has_zero) return;
     StoreHalf(range.zero, section + params_.ZeroOffset(token, index));
@@ -131,6 +144,7 @@ Section::Coded Section::EncodeRow(Row row) const {
   if (quantizer_.kind == QuantizerKind::kTurboquant) {
     return EncodeCodebookRow(row);
   }
+  if (quantizer_.kind == QuantizerKind::kTcq) return EncodeTcqRow(row);
   if (quantizer_.kind == QuantizerKind::kRtn) {
     float abs_max = 0.0f;
     for (const float x : row) abs_max = std::max(abs_max, std::fabs(x));
@@ -178,12 +192,66 @@ Section::Coded Section::EncodeCodebookRow(Row row) const {
   return coded;
 }
 
+// The range's scale is the code of the gain.
+Section::Coded Section::EncodeTcqRow(Row row) const {
+  const bool trellis = IsTrellisWidth(width_);
+  const Codebook& codebook =
+      trellis ? GetTrellisCodebook(dim_, width_) : GetCodebook(dim_, width_);
+  Row squares;
+  for (const float x : row) squares.push_back(x * x);
+  const float squared_norm = FoldSum(squares.data(), dim_);
+  Rotate(signs_.data(), row.data(), dim_);
+  const int gain = TcqGain(squared_norm);
+  Row z = row;
+  for (float& value : z) value *= TcqFactor(gain, dim_);
+  Coded coded;
+  coded.codes.resize(dim_);
+  std::vector<int> levels(dim_);
+  if (trellis) {
+    std::vector<uint16_t> decisions(dim_);
+    TrellisPath(z.data(), 1, dim_, width_, codebook.levels.data(),
+                decisions.data())
+        .Find([&](int c, int code, int level) {
+          coded.codes[c] = static_cast<uint8_t>(code);
+          levels[c] = level;
+        });
+  } else {
+    for (int c = 0; c < dim_; ++c) {
+      levels[c] =
+          CodebookCode(z[c], codebook.thresholds.data(), (1 << width_) - 1);
+      coded.codes[c] = static_cast<uint8_t>(levels[c]);
+    }
+  }
+  for (int c = 0; c < dim_; ++c) row[c] *= codebook.units[levels[c]];
+  const int stored =
+      TcqStoredGain(row_scale_, squared_norm, gain, FoldSum(row.data(), dim_));
+  coded.ranges.push_back({static_cast<float>(stored), 0.0f});
+  if (stored == 0) coded.codes.assign(dim_, 0);
+  return coded;
+}
+
+float Section::TcqUnit(const uint8_t* codes, int c) const {
+  const int code = CodeAt(codes, width_, c);
+  if (!IsTrellisWidth(width_)) return GetCodebook(dim_, width_).units[code];
+  unsigned window = 0;
+  for (int back = 0; back <= kTrellisMemory; ++back) {
+    window |= (CodeAt(codes, width_, (c + dim_ - back) % dim_) & 1u) << back;
+  }
+  return GetTrellisCodebook(dim_, width_)
+      .units[kTrellisSubsets * (code >> 1) + TrellisSubset(window)];
+}
+
 Row Section::DecodeRow(const uint8_t* section, int token) const {
   const uint8_t* const codes = section + RowOffset(token);
   Row row;
   for (int c = 0; c < dim_; ++c) {
     if (width_ == 16) {
       row.push_back(LoadHalf(codes + 2 * c));
+      continue;
+    }
+    if (quantizer_.kind == QuantizerKind::kTcq) {
+      row.push_back(TcqUnit(codes, c) *
+                    GainOfCode(section[params_.ScaleOffset(token, 0)]));
       continue;
     }
     const int code = CodeAt(codes, width_, c);
@@ -198,9 +266,8 @@ Row Section::DecodeRow(const uint8_t* section, int token) const {
           code, LoadHalf(section + params_.ZeroOffset(token, index)), scale));
     }
   }
-  const bool rotated = quantizer_.kind == QuantizerKind::kQuarot ||
-                       quantizer_.kind == QuantizerKind::kTurboquant;
-  if (rotated && width_ != 16) RotateBack(signs_.data(), row.data(), dim_);
+  if (IsRotated(quantizer_.kind) && width_ != 16)
+    RotateBack(signs_.data(), row.data(), dim_);
   return row;
 }
 

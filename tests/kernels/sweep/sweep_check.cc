@@ -18,13 +18,14 @@ constexpr double kBound = 1e-5;
 const std::vector<int> kWidths = {1, 3, 8};
 
 std::vector<QuantizerSpec> QuantizersFor(int head_dim) {
-  QuantizerSpec rtn, kivi, quarot, turboquant;
+  QuantizerSpec rtn, kivi, quarot, turboquant, tcq;
   rtn.kind = QuantizerKind::kRtn;
   kivi.group_size = 8;
   quarot.kind = QuantizerKind::kQuarot;
   turboquant.kind = QuantizerKind::kTurboquant;
+  tcq.kind = QuantizerKind::kTcq;
   if (!IsPowerOfTwo(head_dim)) return {rtn, kivi};
-  return {rtn, kivi, quarot, turboquant};
+  return {rtn, kivi, quarot, turboquant, tcq};
 }
 
 // Elements of `dtype` that swing between +-`size`.

@@ -13,12 +13,14 @@
 #include "kernels/quantizers/sweep/quantizer-inl.h"
 #include "kernels/quantizers/sweep/quarot-inl.h"
 #include "kernels/quantizers/sweep/rtn-inl.h"
+#include "kernels/quantizers/sweep/tcq-inl.h"
 #include "kernels/quantizers/sweep/turboquant-inl.h"
 
 RQ_SWEEP_BEGIN
 
-using SweepQuantizers = QuantizerList<RtnSweep, KiviSweep, QuarotSweep,
-                                      TurboquantSweep, FixedPointSweep>;
+using SweepQuantizers =
+    QuantizerList<RtnSweep, KiviSweep, QuarotSweep, TurboquantSweep, TcqSweep,
+                  FixedPointSweep>;
 
 RQ_SWEEP_END
 
