@@ -67,7 +67,8 @@ def _panel(bars: list[list[Estimate]], layers: int, place: int, title: str, unit
     for layer, pair in enumerate(bars):
         for tensor, bar in enumerate(pair):
             x = _LEFT + band * layer + band * 0.1 + tensor * bar_width
-            parts.append(_bar(x, bar_width, bar, y, tensor, f"layer {layer}, {_TENSORS[tensor]}: {format_estimate(bar)} {unit}"))
+            about = f"layer {layer}, {_TENSORS[tensor]}: {format_estimate(bar)} {unit}"
+            parts.append(_bar(x, bar_width, bar, y, tensor, about))
     for layer in range(0, layers, 1 if layers <= 40 else 5):
         parts.append(element("text", layer, x=_LEFT + band * (layer + 0.5), y=y.start + 20, class_="tick middle"))
     parts.append(element("text", "layer", x=_LEFT - 8, y=y.start + 20, class_="tick end"))

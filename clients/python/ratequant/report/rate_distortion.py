@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 from ratequant.report.axes import Scale, error_bar, format_tick, frame, linear_ticks, log_range, log_ticks, polyline
 from ratequant.report.content import Content
@@ -26,39 +27,67 @@ def rate_distortion(content: Content, classes: dict[str, str]) -> Markup:
     of the calibration that has no curve is drawn at its uniform widths, with two
     standard errors. The uniform widths are in a table too."""
     uniform = _uniform_points(content)
-    curves = {name: _points(curve, "objective_value") for name, curve in content.curves.items()}
-    mixed = content.curves.get(_ANY)
-    best_uniform = _points(mixed, "uniform_objective_value") if mixed is not None else []
-    widths = {n: [p for p in points if p.loss.value > 0] for n, points in uniform.items() if not curves.get(n)}
-    measured = [row for row in content.rows if _is_measured(row)]
-    at_widths = [(p.effective_bits, p.loss.value) for points in widths.values() for p in points]
-    drawn = [point for points in (*curves.values(), best_uniform, at_widths) for point in points]
-    if not drawn:
+    series = _Series.of(content, uniform)
+    picture = series.picture(classes)
+    if picture is None:
         return element("p", "The curve has no points.")
-    losses = [loss for _, loss in drawn] + [row["nll_diff_to_fp"] for row in measured]
-    x_low, x_high = min(bits for bits, _ in drawn) - 0.1, max(bits for bits, _ in drawn) + 0.1
-    y_low, y_high = log_range(losses)
-    x = Scale(x_low, x_high, 64, _WIDTH - 20)
-    y = Scale(y_low, y_high, _HEIGHT - 48, 34, log=True)
-    parts = [frame(x, y, linear_ticks(x_low, x_high, 10), log_ticks(y_low, y_high),
-                   "effective bits per element, everything counted", "loss increase, nats per token")]  # fmt: skip
-    if best_uniform:
-        parts.append(polyline([(x(bits), y(loss)) for bits, loss in best_uniform], "q-uniform", dashed=True))
-    # "any" last, on top.
-    for place, name in enumerate(sorted(curves, key=lambda name: name == _ANY)):
-        parts.append(_curve(name, curves[name], x, y, classes[name], place))
-    for name, points in widths.items():
-        parts.append(_at_widths(name, points, x, y, classes[name]))
-    parts += [_measured(row, x, y) for row in measured]
-    labels = {name: "across quantizers" if name == _ANY else name for name, points in curves.items() if points}
-    labels |= {name: f"{name}, uniform" for name, points in widths.items() if points}
-    entries: list[tuple] = [(label, marker_swatch(classes[name], line=True)) for name, label in labels.items()]
-    if best_uniform:
-        entries.append(("best uniform", "line dashed q-uniform"))
-    if measured:
-        entries.append(("measured, across quantizers (± 2 standard errors)", "measured"))
-    picture = svg(_WIDTH, _HEIGHT, "Predicted loss increase against effective bits", *parts)
-    return join(legend(entries), picture, _uniform_table(uniform) if uniform else None)
+    return join(legend(series.legend(classes)), picture, _uniform_table(uniform) if uniform else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Series:
+    """What the plot shows; curves are (effective bits, loss increase) points."""
+
+    curves: dict[str, list[tuple[float, float]]]
+    best_uniform: list[tuple[float, float]]
+    widths: dict[str, list[UniformPoint]]
+    measured: list[dict]
+
+    @classmethod
+    def of(cls, content: Content, uniform: dict[str, list[UniformPoint]]) -> _Series:
+        curves = {name: _points(curve, "objective_value") for name, curve in content.curves.items()}
+        mixed = content.curves.get(_ANY)
+        return cls(
+            {name: points for name, points in curves.items() if points},
+            _points(mixed, "uniform_objective_value") if mixed is not None else [],
+            {n: [p for p in points if p.loss.value > 0] for n, points in uniform.items() if not curves.get(n)},
+            [row for row in content.rows if _is_measured(row)],
+        )
+
+    def picture(self, classes: dict[str, str]) -> Markup | None:
+        at_widths = [(p.effective_bits, p.loss.value) for points in self.widths.values() for p in points]
+        drawn = [point for points in (*self.curves.values(), self.best_uniform, at_widths) for point in points]
+        if not drawn:
+            return None
+        x_low, x_high = min(bits for bits, _ in drawn) - 0.1, max(bits for bits, _ in drawn) + 0.1
+        y_low, y_high = log_range([loss for _, loss in drawn] + [row["nll_diff_to_fp"] for row in self.measured])
+        x = Scale(x_low, x_high, 64, _WIDTH - 20)
+        y = Scale(y_low, y_high, _HEIGHT - 48, 34, log=True)
+        axes = frame(x, y, linear_ticks(x_low, x_high, 10), log_ticks(y_low, y_high),
+                     "effective bits per element, everything counted", "loss increase, nats per token")  # fmt: skip
+        return svg(_WIDTH, _HEIGHT, "Predicted loss increase against effective bits", axes, *self._lines(x, y, classes))
+
+    def _lines(self, x: Scale, y: Scale, classes: dict[str, str]) -> Iterator[Markup]:
+        if self.best_uniform:
+            yield polyline([(x(bits), y(loss)) for bits, loss in self.best_uniform], "q-uniform", dashed=True)
+        # "any" last, on top.
+        for place, name in enumerate(sorted(self.curves, key=lambda name: name == _ANY)):
+            yield _curve(name, self.curves[name], x, y, classes[name], place)
+        for name, points in self.widths.items():
+            yield _at_widths(name, points, x, y, classes[name])
+        for row in self.measured:
+            yield _measured(row, x, y)
+
+    def legend(self, classes: dict[str, str]) -> Iterator[tuple[str, str]]:
+        for name in self.curves:
+            yield "across quantizers" if name == _ANY else name, marker_swatch(classes[name], line=True)
+        for name, points in self.widths.items():
+            if points:
+                yield f"{name}, uniform", marker_swatch(classes[name], line=True)
+        if self.best_uniform:
+            yield "best uniform", "line dashed q-uniform"
+        if self.measured:
+            yield "measured, across quantizers (± 2 standard errors)", "measured"
 
 
 def _points(curve: allocation_service_pb2.RateDistortionCurve, field: str) -> list[tuple[float, float]]:

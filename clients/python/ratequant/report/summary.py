@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ratequant.report.content import Content
-from ratequant.report.estimate import Estimate, format_estimate
+from ratequant.report.estimate import Estimate, format_estimate, format_value
 from ratequant.report.markup import Markup, element
 from ratequant.report.prediction import Prediction
 from ratequant.v1 import calibration_pb2
@@ -83,7 +83,7 @@ def _map_tiles(content: Content) -> Iterator[Markup]:
         prediction = Prediction(content.calibration)
         if prediction.knows(bit_map):
             loss = Estimate.total(prediction.map_losses(bit_map))
-            yield _tile(format_estimate(Estimate(loss.value, None)), "nats per token predicted", f"{format_estimate(loss)}; it ranks maps")
+            yield _tile(format_value(loss.value), "nats per token predicted", f"{format_estimate(loss)}; it ranks maps")
     yield from _size_tile(content, bit_map.bytes_per_token)
 
 
