@@ -117,7 +117,7 @@ def frontier_picture(rows: list[dict]) -> Markup:
     """
     classes = quantizer_classes(ALL) | {MIX: "q-any", CENTRED_ALONE: "q-b", CENTRED_MIX: "q-c"}
     goals = [(bits, rows[0]["perplexity"] * (1 + loss)) for bits, loss in GOALS.items()]
-    rows = [row for row in rows if row["quantizer"] in classes]
+    rows = [row for row in rows if row["quantizer"] in classes or row["strategy"] == "fp32"]
     plot = plot_perplexity(rows, classes, _HIGHEST, goals)
     if plot is None:
         raise ValueError("no row of the frontier can be drawn")
@@ -137,8 +137,8 @@ def frontier_picture(rows: list[dict]) -> Markup:
 
 
 def _legend(names: list[str], classes: dict[str, str]) -> list[Markup]:
-    """A point of each series, then what filled and hollow points mean; on as
-    many lines as that takes."""
+    """A point of each series, then what filled and hollow points and the arrows
+    mean; on as many lines as that takes."""
     entries = [(name, classes[name], False) for name in names]
     entries += [("loss-projected", "q-uniform", False), ("uniform", "q-uniform", True)]
     x, y, parts = _LEGEND_START, 20.0, []
@@ -149,6 +149,9 @@ def _legend(names: list[str], classes: dict[str, str]) -> list[Markup]:
         parts.append(marker(x, y, class_, hollow=hollow))
         parts.append(element("text", text, x=x + 10, y=y + 4, class_="tick"))
         x += length
+    text = "goals: " + ", ".join(f"{loss:+.0%} at {bits:g} bits" for bits, loss in GOALS.items())
+    parts.append(element("path", d=f"M{x - 6:.1f},{y - 3:.1f}h14m-7,0v7m-3,-3l3,3l3,-3", class_="goal"))
+    parts.append(element("text", text, x=x + 14, y=y + 4, class_="tick"))
     return parts
 
 

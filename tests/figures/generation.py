@@ -24,7 +24,7 @@ from ratequant.text import token_sequences
 
 BITS = (2.0, 2.5, 3.0, 4.0)
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 50, 128, 64
-PASSKEYS, CONTEXT_TOKENS = 20, 4096
+PASSKEYS, CONTEXT_TOKENS = 10, 4096
 _BATCH = 10
 
 
