@@ -1,6 +1,10 @@
 #include "clients/cli/bit_map_options.h"
 
+#include "absl/strings/str_cat.h"
+#include "clients/cli/exit_code.h"
+#include "clients/cli/json_output.h"
 #include "clients/cli/value_checks.h"
+#include "clients/cpp/durable_file.h"
 
 namespace ratequant::cli {
 namespace {
@@ -68,6 +72,21 @@ void AddBitMapOptions(CLI::App& verb, BitMapOptions* options) {
                   "Id of a map you have: answers 'unchanged' when it still is "
                   "the best")
       ->option_text("ID");
+  verb.add_option("--out", options->out,
+                  "Also put the map there, in JSON; who reads the file finds a "
+                  "whole map at any time")
+      ->option_text("FILE");
+}
+
+absl::Status WriteMap(const BitMapOptions& options,
+                      const v1::GetBitMapResponse& answer) {
+  if (options.out.empty() || answer.unchanged()) return absl::OkStatus();
+  absl::StatusOr<std::string> json = ToJson(answer.bit_map());
+  if (!json.ok()) return json.status();
+  const absl::Status written = client::ReplaceFile(options.out, *json);
+  if (written.ok()) return written;
+  return UsageError(absl::StrCat("--out ", options.out, ": ",
+                                 std::string(written.message())));
 }
 
 void CheckOneBudget(const BitMapOptions& options) {

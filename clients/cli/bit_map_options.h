@@ -23,6 +23,7 @@ struct BitMapOptions {
   std::optional<double> max_perplexity_increase;
   bool keep_measured_worse = false;
   std::string known_etag;
+  std::string out;  // file for the map; empty: none
 };
 
 // Adds the options to a verb. `options` must outlive it.
@@ -31,6 +32,11 @@ void AddBitMapOptions(CLI::App& verb, BitMapOptions* options);
 // For a verb's callback: throws CLI::ValidationError unless one budget is
 // given.
 void CheckOneBudget(const BitMapOptions& options);
+
+// Puts the map of an answer, in JSON, at the file that the options name, whole
+// or not at all; does nothing without one, and when the map is unchanged.
+absl::Status WriteMap(const BitMapOptions& options,
+                      const v1::GetBitMapResponse& answer);
 
 // Writes the options into a request. May ask the server for a calibration whose
 // id is only begun.

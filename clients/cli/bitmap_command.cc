@@ -40,6 +40,8 @@ absl::Status GetBitMap(const BitMapFlags& flags, Session& session) {
 
   auto response = session.client().GetBitMap(request);
   if (!response.ok()) return response.status();
+  absl::Status written = WriteMap(flags.options, *response);
+  if (!written.ok()) return written;
   if (response->unchanged()) {
     if (session.json) return session.PrintJson(*response);
     session.Print(absl::StrCat("unchanged: ", response->etag(), "\n"));
@@ -86,7 +88,7 @@ void AddBitMapCommand(CLI::App& app, Session& session) {
                "ratequant bitmap get --model Qwen/Qwen3-8B --effective-bits 4 "
                "--widths 2,4,8 \\\n      --rule layer=0,width=8",
                "ratequant bitmap get --model Qwen/Qwen3-8B --bytes-per-token "
-               "40000 --json > map.json"}});
+               "40000 --out map.json"}});
   get->callback([flags, &session] {
     CheckOneBudget(flags->options);
     session.model = flags->options.query.model;

@@ -24,7 +24,7 @@ inline constexpr char kExitCodeHelp[] =
     "  4    no server reachable, or no answer within --timeout\n"
     "  130  interrupted\n";
 
-// A mistake in the command line, found before any call.
+// A mistake in the command line, or a file it names that can't be used.
 absl::Status UsageError(absl::string_view message);
 bool IsUsageError(const absl::Status& status);
 

@@ -34,6 +34,8 @@ absl::Status Watch(const BitMapOptions& options, Session& session) {
   absl::Status ended = session.client().WatchBitMap(
       request,
       [&](const v1::GetBitMapResponse& answer) {
+        printed.Update(WriteMap(options, answer));
+        if (!printed.ok()) return cancellation.Cancel();
         if (!session.json) return PrintAnswer(answer, session);
         printed.Update(session.PrintJson(answer, /*one_line=*/true));
       },

@@ -61,6 +61,11 @@ class Allocator {
   std::string endpoint_;
 };
 
+Json ReadJson(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  return Json::parse(file, nullptr, /*allow_exceptions=*/false);
+}
+
 class AllocatorTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -272,6 +277,16 @@ TEST_F(AllocatorTest, ABitMapAsJsonIsTheWholeMessage) {
   EXPECT_LE(json["effective_bits"], 3);
   EXPECT_LT(json["objective_value"], json["uniform_objective_value"]);
   EXPECT_EQ(json["policy"]["separate_key_value"], false);
+  // --out puts the same there; an unchanged map leaves the file as it is.
+  const std::filesystem::path file = folder_ / "map.json";
+  const std::string to_file =
+      "bitmap get --model org/small --effective-bits 3 --out " + file.string();
+  EXPECT_EQ(Run(to_file).exit_code, 0);
+  EXPECT_EQ(ReadJson(file), json);
+  EXPECT_EQ(Run("bitmap get --model org/small --effective-bits 3 --out " +
+                (folder_ / "missing/map.json").string())
+                .exit_code,
+            2);
   // The same request answers with the same bytes, and a known id with none.
   EXPECT_EQ(RunJson("bitmap get --model org/small --effective-bits 3"), json);
   std::string id = client::ResourceId(json["name"].get<std::string>());
@@ -586,13 +601,14 @@ TEST_F(AllocatorTest, AWatchPrintsEachMapThatBecomesTheBest) {
       client::ConnectionOptions{.allocator_endpoint = allocator_->endpoint()});
   Store(client, "watched", SampleCalibration({"kivi"}, 3));
   const std::filesystem::path out = folder_ / "watched.out";
+  const std::filesystem::path file = folder_ / "watched.json";
   // Into a file, so that it can be looked at while the watch goes on.
   Process watch({"/bin/sh", "-c",
                  absl::StrCat("exec ", Program("ratequant"), " --endpoint ",
                               allocator_->endpoint(),
                               " watch --model watched --effective-bits 6 "
-                              "--json > ",
-                              out.string())});
+                              "--json --out ",
+                              file.string(), " > ", out.string())});
   ASSERT_EQ(WaitForLines(out, 1).size(), 1u);
   Store(client, "watched", SampleCalibration({"turboquant"}, 3));
   const std::vector<std::string> lines = WaitForLines(out, 2);
@@ -603,6 +619,11 @@ TEST_F(AllocatorTest, AWatchPrintsEachMapThatBecomesTheBest) {
   EXPECT_EQ(first["bit_map"]["quantizers"][0]["kind"], "KIVI");
   EXPECT_EQ(second["bit_map"]["quantizers"][0]["kind"], "TURBOQUANT");
   EXPECT_NE(first["etag"], second["etag"]);
+  EXPECT_EQ(ReadJson(file), second["bit_map"]);
+  EXPECT_EQ(Run("watch --model watched --effective-bits 6 --out " +
+                (folder_ / "missing/map.json").string())
+                .exit_code,
+            2);
   // Without an answer there is nothing to watch.
   ProcessResult refused = Run("watch --model nowhere --effective-bits 6");
   EXPECT_EQ(refused.exit_code, 3);
