@@ -17,8 +17,8 @@ from serving import ROOT
 
 KUBERNETES = ROOT / "deploy/kubernetes"
 FOLDERS = ("base", "overlays/dev", "overlays/prod", "examples")
-# Of cert-manager: no schema here, checked below by hand.
-CUSTOM = {"Issuer", "Certificate"}
+# Of cert-manager and of Prometheus' operator: no schema here, checked below by hand.
+CUSTOM = {"Issuer", "Certificate", "ServiceMonitor", "PrometheusRule"}
 POD_FIELDS = {"Pod": ("spec",), "StatefulSet": ("spec", "template", "spec"), "Job": ("spec", "template", "spec")}
 SERVICES = ("ratequant-allocator", "ratequant-worker")
 
@@ -124,8 +124,9 @@ def test_services_are_probed_where_mtls_is_not_asked(folder):
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         health = next(a for a in container["args"] if a.startswith("--health-address="))
         assert health.endswith(f":{ports['health']}")
-        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        for probe in ("startupProbe", "readinessProbe"):
             assert container[probe]["grpc"]["port"] == ports["health"] != ports["grpc"]
+        assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "admin"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS[:3])
@@ -193,19 +194,26 @@ def selects(selector: dict, labels: dict[str, str]) -> bool:
     )
 
 
+def passes(
+    folder: str, direction: str, pod: dict[str, str], other: dict[str, str], port: str, namespace: dict[str, str] | None
+) -> bool:
+    """Whether the policies of `pod` let a connection from ("ingress") or to ("egress") `other` pass, whose
+    namespace has these labels; None: it is the policies' own."""
+
+    def meant(peer: dict) -> bool:
+        if ("namespaceSelector" in peer) != (namespace is not None):
+            return False
+        return selects(peer.get("namespaceSelector", {}), namespace or {}) and selects(peer.get("podSelector", {}), other)
+
+    specs = (r["spec"] for r in rendered(folder) if r["kind"] == "NetworkPolicy")
+    rules = [rule for spec in specs if selects(spec["podSelector"], pod) for rule in spec.get(direction, ())]
+    peers = "from" if direction == "ingress" else "to"
+    return any(port in [p["port"] for p in rule["ports"]] and any(meant(p) for p in rule[peers]) for rule in rules)
+
+
 def may_call(folder: str, source: dict[str, str], target: dict[str, str], port: str) -> bool:
     """Whether pods of these labels, in the namespace, may open a connection."""
-
-    def passes(direction: str, peers: str, pod: dict[str, str], other: dict[str, str]) -> bool:
-        specs = (r["spec"] for r in rendered(folder) if r["kind"] == "NetworkPolicy")
-        rules = [rule for spec in specs if selects(spec["podSelector"], pod) for rule in spec.get(direction, ())]
-        return any(
-            port in [p["port"] for p in rule["ports"]]
-            and any("namespaceSelector" not in p and selects(p["podSelector"], other) for p in rule[peers])
-            for rule in rules
-        )
-
-    return passes("egress", "to", source, target) and passes("ingress", "from", target, source)
+    return passes(folder, "egress", source, target, port, None) and passes(folder, "ingress", target, source, port, None)
 
 
 @pytest.mark.parametrize("folder", FOLDERS[:3])
@@ -218,7 +226,14 @@ def test_only_the_calls_that_are_needed_pass_the_network_policies(folder):
     assert may_call(folder, job, worker, "grpc") and may_call(folder, job, allocator, "grpc")
     assert not may_call(folder, allocator, worker, "grpc") and not may_call(folder, worker, worker, "grpc")
     assert not may_call(folder, {"app": "other"}, allocator, "grpc")
-    assert not may_call(folder, job, allocator, "health")
+    assert not may_call(folder, job, allocator, "admin")
+    pod = find("examples", "Pod", "inference")["metadata"]["labels"]
+    serving, elsewhere = {"ratequant.io/client": "true"}, {"kubernetes.io/metadata.name": "elsewhere"}
+    assert passes(folder, "ingress", allocator, pod, "grpc", serving)
+    assert not passes(folder, "ingress", allocator, pod, "grpc", elsewhere)
+    for target in (allocator, worker):
+        assert passes(folder, "ingress", target, {}, "admin", {"kubernetes.io/metadata.name": "monitoring"})
+        assert not passes(folder, "ingress", target, pod, "admin", serving)
 
 
 @pytest.mark.parametrize("folder", FOLDERS[:3])
@@ -264,6 +279,8 @@ def test_prod_workers_have_gpus_spread_and_grow():
     scaler = find("overlays/prod", "HorizontalPodAutoscaler")["spec"]
     assert scaler["scaleTargetRef"]["name"] == "ratequant-worker" and scaler["minReplicas"] > 1
     assert "replicas" not in find("overlays/prod", "StatefulSet", "ratequant-worker")["spec"]
+    (metric,) = scaler["metrics"]
+    assert metric["pods"]["metric"]["name"] == "ratequant_queue_waiting"
 
 
 def test_certificates_are_for_the_names_that_clients_call():
@@ -286,3 +303,22 @@ def test_the_access_policy_names_the_certificates():
     named = {i for binding in json.loads(text)["bindings"] for i in binding["spiffeIds"]}
     have = {uri for r in rendered("overlays/prod") if r["kind"] == "Certificate" for uri in r["spec"].get("uris", ())}
     assert {i for i in named if "/ns/ratequant/" in i} <= have
+
+
+def test_prometheus_finds_the_services_and_their_rules():
+    monitor = find("overlays/prod", "ServiceMonitor")["spec"]
+    for name in SERVICES:
+        service = find("overlays/prod", "Service", f"{name}-pods")
+        assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        assert monitor["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]
+    rule = find("overlays/prod", "PrometheusRule")
+    source = yaml.safe_load((ROOT / "deploy/monitoring/rules.yaml").read_text())
+    assert rule["spec"] == source, "run deploy/kubernetes/update_rules"
+
+
+def test_every_alert_is_in_the_runbook():
+    source = yaml.safe_load((ROOT / "deploy/monitoring/rules.yaml").read_text())
+    alerts = {rule["alert"] for group in source["groups"] for rule in group["rules"] if "alert" in rule}
+    text = (ROOT / "deploy/RUNBOOK.md").read_text()
+    told = set(re.findall(r"^### (RateQuant\w+)", text, re.MULTILINE))
+    assert alerts and told == alerts

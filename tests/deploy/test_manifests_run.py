@@ -3,9 +3,11 @@ overlay's with its access policy and certificates as its Certificates ask for th
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import grpc
@@ -60,7 +62,7 @@ def local(arguments: list[str], folders: dict[str, Path], health_port: int) -> l
         for inside, outside in folders.items():
             argument = re.sub(rf"={inside}(?=/|$)", f"={outside}", argument)
         argument = re.sub(r"^--health-address=.*", f"--health-address=127.0.0.1:{health_port}", argument)
-        argument = re.sub(r"^--(address)=.*", r"--\1=127.0.0.1:0", argument)
+        argument = re.sub(r"^--(address|admin-listen)=.*", r"--\1=127.0.0.1:0", argument)
         found.append(argument)
     return found
 
@@ -106,30 +108,50 @@ def test_dev_serves_in_plaintext(tmp_path):
             assert client.get_bit_map("Tiny", effective_bits=4).calibration == stored.name
 
 
+class Production(_Running):
+    """The allocator with the prod overlay's flags, access policy and certificates.
+
+    Attributes:
+      secrets: folders with the files of secrets, by who has them; "engine" and "stranger" are in other namespaces.
+    """
+
+    def __init__(self, folder: Path):
+        authority = Authority(folder)
+        certificates = {r["metadata"]["name"]: r["spec"] for r in rendered("overlays/prod") if r["kind"] == "Certificate"}
+        names = ("ratequant-allocator", "ratequant-worker", "ratequant-operator")
+        self.secrets = {
+            name: authority.secret(name, ["localhost", *certificates[name].get("dnsNames", ())], certificates[name]["uris"])
+            for name in names
+        }
+        self.secrets["engine"] = authority.secret("engine", [], ["spiffe://cluster.local/ns/serving/sa/inference"])
+        self.secrets["stranger"] = authority.secret("stranger", [], ["spiffe://cluster.local/ns/other/sa/default"])
+        access = folder / "access"
+        access.mkdir()
+        (config,) = (r for r in rendered("overlays/prod") if r["kind"] == "ConfigMap")
+        (access / "access.json").write_text(config["data"]["access.json"])
+        (folder / "data").mkdir()
+        mounts = {
+            "/etc/ratequant/tls": self.secrets[NAME],
+            "/etc/ratequant/access": access,
+            "/var/lib/ratequant": folder / "data",
+        }
+        self.health = folder / "health"
+        self.health.write_text(f"{(port := free_port())}\n")
+        super().__init__(local(pods("overlays/prod")[NAME]["containers"][0]["args"], mounts, port), folder)
+
+    def __enter__(self) -> Production:
+        wait_until_serving(self.health, self.check)
+        self.endpoint = f"localhost:{self.port_file.read_text().strip()}"
+        return self
+
+    def client(self, name: str) -> Client:
+        files = {"tls_ca": "ca.crt", "tls_cert": "tls.crt", "tls_key": "tls.key"}
+        return Client(self.endpoint, **{option: str(self.secrets[name] / file) for option, file in files.items()})
+
+
 def test_prod_serves_its_roles_over_mtls(tmp_path):
-    authority = Authority(tmp_path)
-    certificates = {r["metadata"]["name"]: r["spec"] for r in rendered("overlays/prod") if r["kind"] == "Certificate"}
-    names = ("ratequant-allocator", "ratequant-worker", "ratequant-operator")
-    secrets = {
-        name: authority.secret(name, ["localhost", *certificates[name].get("dnsNames", ())], certificates[name]["uris"])
-        for name in names
-    }
-    secrets["engine"] = authority.secret("engine", [], ["spiffe://cluster.local/ns/serving/sa/inference"])
-    secrets["stranger"] = authority.secret("stranger", [], ["spiffe://cluster.local/ns/other/sa/default"])
-    access = tmp_path / "access"
-    access.mkdir()
-    (config,) = (r for r in rendered("overlays/prod") if r["kind"] == "ConfigMap")
-    (access / "access.json").write_text(config["data"]["access.json"])
-    mounts = {"/etc/ratequant/tls": secrets[NAME], "/etc/ratequant/access": access}
-    running, health = start("overlays/prod", tmp_path, mounts)
-    with running:
-        wait_until_serving(health, running.check)
-        endpoint = f"localhost:{running.port_file.read_text().strip()}"
-
-        def client(name: str) -> Client:
-            files = {"tls_ca": "ca.crt", "tls_cert": "tls.crt", "tls_key": "tls.key"}
-            return Client(endpoint, **{option: str(secrets[name] / file) for option, file in files.items()})
-
+    with Production(tmp_path) as production:
+        client = production.client
         with client("ratequant-worker") as worker, client("engine") as engine, client("ratequant-operator") as operator:
             stored = worker.create_calibration("Tiny", calibration())
             assert engine.get_bit_map("Tiny", effective_bits=4).calibration == stored.name
@@ -141,3 +163,43 @@ def test_prod_serves_its_roles_over_mtls(tmp_path):
         with client("stranger") as stranger, pytest.raises(RateQuantError) as refused:
             list(stranger.list_models())
         assert refused.value.code == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_the_inference_pod_has_its_map_before_the_engine_and_follows_it(tmp_path):
+    pod = pods("examples")["inference"]
+    (get,) = pod["initContainers"]
+    follow = next(c for c in pod["containers"] if c["name"] == "bit-map-follower")
+    engine = next(c for c in pod["containers"] if c["name"] == "engine")
+    (named,) = (v["value"] for v in engine["env"] if v["name"] == "RATEQUANT_BIT_MAP")
+    shared = tmp_path / "bit-map"
+    shared.mkdir()
+    file = shared / Path(named).relative_to("/bit-map")
+
+    def shown() -> str:
+        """The calibration of the map that an engine finds, at any time a whole one."""
+        return json.loads(file.read_text())["calibration"]
+
+    with Production(tmp_path) as production, production.client("ratequant-worker") as worker:
+        folders = {"/etc/ratequant/tls": production.secrets["engine"], "/bit-map": shared}
+
+        def command(container: dict) -> list[str]:
+            arguments = [re.sub(r"^--endpoint=.*", f"--endpoint={production.endpoint}", a) for a in container["args"]]
+            return [str(ROOT / "build/bin" / Path(container["command"][0]).name), *local(arguments, folders, 0)]
+
+        (model,) = (a.removeprefix("--model=") for a in get["args"] if a.startswith("--model="))
+        first = worker.create_calibration(model, calibration())
+        run = subprocess.run(command(get), capture_output=True, text=True, timeout=120)
+        assert run.returncode == 0, run.stderr
+        assert shown() == first.name
+        follower = subprocess.Popen(command(follow), stdout=subprocess.DEVNULL)
+        try:
+            second = worker.create_calibration(model, calibration(seed=1))
+            deadline = time.monotonic() + 120
+            while shown() != second.name:
+                assert follower.poll() is None and time.monotonic() < deadline
+                time.sleep(0.02)
+            follower.terminate()
+            assert follower.wait(60) == 0
+        finally:
+            follower.kill()
+            follower.wait()
