@@ -69,6 +69,16 @@ void AddLimitFlags(CLI::App& app, CommonFlags* flags) {
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("CALLS")
       ->capture_default_str();
+  app.add_option("--max-connections", flags->server.connections.total,
+                 "Connections at once; more are closed")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("CONNECTIONS")
+      ->capture_default_str();
+  app.add_option("--client-connections", flags->server.connections.per_host,
+                 "Connections at once of one IP address; more are closed")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("CONNECTIONS")
+      ->capture_default_str();
   ClientLimits& limits = flags->gate.limits;
   app.add_option("--client-rate", limits.rate,
                  "Most calls a second of one client, on average; 0: no limit")

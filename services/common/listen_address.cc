@@ -53,6 +53,27 @@ bool IsLoopback(const sockaddr_storage& storage) {
   return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
 }
 
+// A socket that listens; -1 and the cause.
+int Listen(const std::string& host, int port, int backlog, int* error) {
+  sockaddr_storage storage;
+  const socklen_t length = ToSockaddr(host, port, &storage);
+  const int fd =
+      socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  const int on = 1, off = 0;
+  // A port in TIME_WAIT is free, one that is listened on isn't.
+  if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  if (fd >= 0 && storage.ss_family == AF_INET6) {
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+  }
+  if (fd >= 0 && bind(fd, reinterpret_cast<sockaddr*>(&storage), length) == 0 &&
+      listen(fd, backlog) == 0) {
+    return fd;
+  }
+  *error = errno;
+  if (fd >= 0) close(fd);
+  return -1;
+}
+
 }  // namespace
 
 std::string ListenAddress::ToString() const {
@@ -92,26 +113,34 @@ bool IsLoopbackTarget(absl::string_view target) {
   return address.ok() && address->loopback;
 }
 
-absl::Status ProbeListenAddress(const ListenAddress& address) {
-  sockaddr_storage storage;
-  const socklen_t length = ToSockaddr(address.host, address.port, &storage);
-  const int fd = socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  int error = fd < 0 ? errno : 0;
-  if (error == 0) {
-    // As gRPC does: a port in TIME_WAIT is free, one that is listened on isn't.
-    const int on = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (bind(fd, reinterpret_cast<sockaddr*>(&storage), length) != 0 ||
-        listen(fd, 1) != 0) {
-      error = errno;
-    }
+absl::StatusOr<int> BindListenAddress(const ListenAddress& address, int backlog,
+                                      int* port) {
+  int error = 0;
+  int fd = -1;
+  if (address.host == "0.0.0.0")
+    fd = Listen("::", address.port, backlog, &error);
+  // There may be no IPv6.
+  if (fd < 0) fd = Listen(address.host, address.port, backlog, &error);
+  if (fd < 0) {
+    return MakeError(absl::StatusCode::kUnavailable, "ADDRESS_UNAVAILABLE",
+                     absl::StrCat("cannot listen on ", address.ToString(), ": ",
+                                  std::strerror(error)),
+                     {{"address", address.ToString()}});
   }
-  if (fd >= 0) close(fd);
-  if (error == 0) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kUnavailable, "ADDRESS_UNAVAILABLE",
-                   absl::StrCat("cannot listen on ", address.ToString(), ": ",
-                                std::strerror(error)),
-                   {{"address", address.ToString()}});
+  sockaddr_storage bound = {};
+  socklen_t length = sizeof(bound);
+  getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length);
+  // The port lies at the same place of both kinds.
+  *port = ntohs(reinterpret_cast<const sockaddr_in&>(bound).sin_port);
+  return fd;
+}
+
+absl::Status ProbeListenAddress(const ListenAddress& address) {
+  int port = 0;
+  const absl::StatusOr<int> fd = BindListenAddress(address, 1, &port);
+  if (!fd.ok()) return fd.status();
+  close(*fd);
+  return absl::OkStatus();
 }
 
 }  // namespace ratequant

@@ -27,9 +27,14 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text);
 // localhost, or a unix socket.
 bool IsLoopbackTarget(absl::string_view target);
 
-// Tries to bind the address and lets go of it again. UNAVAILABLE
-// (ADDRESS_UNAVAILABLE) with the system's words when it can't be bound, for
-// example because another process listens there.
+// Binds and listens: a socket that doesn't block, the caller's to close, and
+// its port. As with gRPC's, "0.0.0.0" and "[::]" are all addresses of both
+// kinds. UNAVAILABLE (ADDRESS_UNAVAILABLE) with the system's words when it
+// can't be bound, for example because another process listens there.
+absl::StatusOr<int> BindListenAddress(const ListenAddress& address, int backlog,
+                                      int* port);
+
+// Tries that and lets go again. Same errors.
 absl::Status ProbeListenAddress(const ListenAddress& address);
 
 }  // namespace ratequant

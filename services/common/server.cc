@@ -37,7 +37,13 @@ constexpr int kKeepaliveTimeoutMs = 20'000;
 // Connections without calls, of clients that come back, are closed.
 constexpr int kLongestIdleMs = 30 * 60'000;
 
+// A connection that says nothing, or not enough, doesn't keep its place.
+constexpr int kHandshakeMs = 20'000;
+
 constexpr int kMaxMetadataBytes = 16 << 10;
+
+// Of probes: a few from the node.
+constexpr int kHealthConnections = 64;
 
 // What an address that others can reach lacks; empty when nothing.
 std::string Lacking(const ServerOptions& options) {
@@ -74,28 +80,47 @@ void SetLimits(const ServerOptions& options, grpc::ServerBuilder* builder) {
   builder->SetResourceQuota(
       grpc::ResourceQuota("server").Resize(options.max_buffer_bytes));
   const std::pair<const char*, int> arguments[] = {
-      // With SO_REUSEPORT a second server on the same port starts and steals
-      // calls.
-      {GRPC_ARG_ALLOW_REUSEPORT, 0},
       {GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_streams},
       {GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes},
       {GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs},
       {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs},
       {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kShortestPingMs},
       {GRPC_ARG_MAX_CONNECTION_IDLE_MS, kLongestIdleMs},
+      {GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMs},
   };
   for (const auto& [name, value] : arguments) {
     builder->AddChannelArgument(name, value);
   }
 }
 
-// Why a server that could not be started could not; gRPC doesn't say.
-absl::Status CannotListen(const ListenAddress& address) {
-  absl::Status why = ProbeListenAddress(address);
-  if (!why.ok()) return why;
-  return MakeError(absl::StatusCode::kUnavailable, "ADDRESS_UNAVAILABLE",
-                   absl::StrCat("cannot listen on ", address.ToString()),
-                   {{"address", address.ToString()}});
+// Builds and starts a server with the listener's connections.
+absl::StatusOr<std::unique_ptr<grpc::Server>> StartWith(
+    std::shared_ptr<grpc::ServerCredentials> credentials,
+    grpc::ServerBuilder* builder, ConnectionListener* listener) {
+  auto acceptor = builder->experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      std::move(credentials));
+  std::unique_ptr<grpc::Server> server = builder->BuildAndStart();
+  // gRPC says in the log why.
+  if (server == nullptr) {
+    return MakeError(absl::StatusCode::kInternal, "SERVER_NOT_STARTED",
+                     "gRPC didn't start the server");
+  }
+  listener->Start(std::move(acceptor));
+  return server;
+}
+
+void SampleConnections(const ConnectionListener& listener, MetricSamples* out) {
+  const ConnectionListener::Counts counts = listener.counts();
+  out->Gauge("ratequant_connections", "Connections that are open", counts.open);
+  out->Gauge("ratequant_connections_capacity", "Most that may be",
+             listener.limits().total);
+  for (const auto& [limit, count] : {std::pair("total", counts.refused_total),
+                                     std::pair("host", counts.refused_host)}) {
+    out->Counter("ratequant_connections_refused_total",
+                 "Connections that were closed because of a limit",
+                 static_cast<double>(count), {{"limit", limit}});
+  }
 }
 
 }  // namespace
@@ -109,17 +134,22 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     return Annotate(credentials.status(),
                     "--tls-cert, --tls-key or --tls-client-ca");
   }
-  // gRPC reports only that it failed; the probe says why.
-  absl::Status free = ProbeListenAddress(*address);
-  if (!free.ok()) return free;
+  auto listener = ConnectionListener::Listen(*address, options.connections);
+  if (!listener.ok()) return listener.status();
 
+  auto server = std::unique_ptr<Server>(new Server());
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  // What is initialized is part of every server that starts later: health's
+  // has no channelz.
+  if (!options.health_address.empty()) {
+    absl::Status health = server->StartHealth(options.health_address);
+    if (!health.ok()) return health;
+  }
   if (options.channelz) grpc::channelz::experimental::InitChannelzService();
   grpc::ServerBuilder builder;
   SetLimits(options, &builder);
-  auto server = std::unique_ptr<Server>(new Server());
-  builder.AddListeningPort(address->ToString(), *credentials, &server->port_);
+  server->listener_ = *std::move(listener);
   for (const NamedService& service : services) {
     builder.RegisterService(service.service);
     server->names_.push_back(service.name);
@@ -131,28 +161,24 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
       interceptors;
   interceptors.push_back(std::move(observer));
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
-  server->server_ = builder.BuildAndStart();
-  if (server->server_ == nullptr || server->port_ == 0) {
-    return CannotListen(*address);
-  }
-  address->port = server->port_;
+  auto started = StartWith(*credentials, &builder, server->listener_.get());
+  if (!started.ok()) return started.status();
+  server->server_ = *std::move(started);
+  address->port = server->port();
   server->address_ = address->ToString();
-  if (!options.health_address.empty()) {
-    absl::Status started = server->StartHealth(options.health_address);
-    if (!started.ok()) return started;
-  }
   server->SetServing(true);
   server->samples_ = Metrics::Get().Sample(
       [server = server.get(), tls = options.tls](auto* out) {
         out->Gauge("ratequant_active_calls", "Calls that run",
                    *server->active_calls_);
+        SampleConnections(*server->listener_, out);
         for (const auto& [name, path] : {std::pair("server", tls.certificate),
                                          std::pair("client-ca", tls.ca)}) {
           if (!path.empty()) SampleCertificate(name, path, out);
         }
       });
   if (!options.port_file.empty()) {
-    absl::Status written = WritePortFile(options.port_file, server->port_);
+    absl::Status written = WritePortFile(options.port_file, server->port());
     if (!written.ok()) return written;
     server->port_file_ = options.port_file;
   }
@@ -164,17 +190,21 @@ Server::~Server() { Shutdown(std::chrono::milliseconds(0)); }
 absl::Status Server::StartHealth(const std::string& text) {
   const absl::StatusOr<ListenAddress> address = ParseListenAddress(text);
   if (!address.ok()) return Annotate(address.status(), "--health-address");
-  absl::Status free = ProbeListenAddress(*address);
-  if (!free.ok()) return free;
-  grpc::ServerBuilder builder;
   ServerOptions small;
   small.max_message_bytes = 1 << 10;
   small.max_streams = 16;
+  small.connections = {.total = kHealthConnections,
+                       .per_host = kHealthConnections};
+  auto listener = ConnectionListener::Listen(*address, small.connections);
+  if (!listener.ok()) return listener.status();
+  health_listener_ = *std::move(listener);
+  grpc::ServerBuilder builder;
   SetLimits(small, &builder);
-  builder.AddListeningPort(address->ToString(),
-                           grpc::InsecureServerCredentials(), &health_port_);
-  health_ = builder.BuildAndStart();
-  if (health_ == nullptr || health_port_ == 0) return CannotListen(*address);
+  auto started = StartWith(grpc::InsecureServerCredentials(), &builder,
+                           health_listener_.get());
+  if (!started.ok()) return started.status();
+  health_ = *std::move(started);
+  SetServing(false);
   return absl::OkStatus();
 }
 
@@ -205,6 +235,7 @@ void Server::Drain(std::chrono::milliseconds delay) {
 void Server::Shutdown(std::chrono::milliseconds grace) {
   if (server_ == nullptr) return;
   SetServing(false);
+  listener_->Stop();
   // gRPC's own shutdown also waits for connections, and a client that isn't
   // calling looks at its connection only every five seconds: once no call has
   // run for a moment, they are closed.
@@ -218,7 +249,10 @@ void Server::Shutdown(std::chrono::milliseconds grace) {
   }
   drained.get();
   server_->Wait();
-  if (health_ != nullptr) health_->Shutdown(std::chrono::system_clock::now());
+  if (health_ != nullptr) {
+    health_listener_->Stop();
+    health_->Shutdown(std::chrono::system_clock::now());
+  }
   if (!port_file_.empty()) std::remove(port_file_.c_str());
   port_file_.clear();
 }

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "grpcpp/impl/codegen/service_type.h"
 #include "grpcpp/server.h"
+#include "services/common/connection_listener.h"
 #include "services/common/tls.h"
 
 namespace ratequant {
@@ -46,6 +47,9 @@ struct ServerOptions {
 
   // Calls that run at once on one connection; more wait at the client.
   int max_streams = 10'000;
+
+  // Connections at once; one more is closed at once, and tries again.
+  ConnectionLimits connections;
 
   // Answers grpc.channelz.v1 too, which shows connections and their peers to
   // everyone who can connect.
@@ -83,10 +87,12 @@ class Server {
   Server& operator=(const Server&) = delete;
 
   // The port it listens on.
-  int port() const { return port_; }
+  int port() const { return listener_->port(); }
 
   // The port of `health_address`; 0 without.
-  int health_port() const { return health_port_; }
+  int health_port() const {
+    return health_listener_ == nullptr ? 0 : health_listener_->port();
+  }
 
   // "host:port" with the real port.
   const std::string& address() const { return address_; }
@@ -112,6 +118,8 @@ class Server {
 
   absl::Status StartHealth(const std::string& address);
 
+  // Outlive the servers that they hand connections to.
+  std::unique_ptr<ConnectionListener> listener_, health_listener_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<grpc::Server> health_;  // null without health_address
   std::atomic<bool> serving_ = false;
@@ -119,8 +127,6 @@ class Server {
   std::vector<std::string> names_;
   std::string address_;
   std::string port_file_;
-  int port_ = 0;
-  int health_port_ = 0;
   std::shared_ptr<void> samples_;
 };
 

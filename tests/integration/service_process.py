@@ -8,7 +8,7 @@ import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ratequant.services import find_binary
 
@@ -23,14 +23,22 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = 120) -
 
 class ServiceProcess(contextlib.AbstractContextManager):
     """Starts a service on loopback, waits until it takes calls, and stops it at
-    the end."""
+    the end. `prefix` is a command that becomes the service."""
 
-    def __init__(self, name: str, folder: pathlib.Path, *arguments: str, port: int = 0, timeout: float = 60):
+    def __init__(
+        self,
+        name: str,
+        folder: pathlib.Path,
+        *arguments: str,
+        port: int = 0,
+        timeout: float = 60,
+        prefix: Sequence[str] = (),
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{name}.log"
         port_file = folder / f"{name}.port"
         port_file.unlink(missing_ok=True)
-        command = [find_binary(name), "--address", f"127.0.0.1:{port}", "--port-file", str(port_file), *arguments]
+        command = [*prefix, find_binary(name), "--address", f"127.0.0.1:{port}", "--port-file", str(port_file), *arguments]
         # Nothing of whoever runs the tests.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RATEQUANT_ALLOCATOR_")}
         with open(self.log, "ab") as log:
