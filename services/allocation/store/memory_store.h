@@ -22,7 +22,7 @@ class MemoryStore : public Store {
   absl::Status Write(const std::vector<Mutation>& mutations,
                      Durability durability) override;
   absl::Status Backup(const std::string& folder) override;
-  absl::Status Check() const override { return absl::OkStatus(); }
+  absl::Status Check() override { return absl::OkStatus(); }
   void AddSamples(MetricSamples*) const override {}
 
  private:

@@ -10,7 +10,6 @@
 #include "absl/strings/str_cat.h"
 #include "rocksdb/options.h"
 #include "rocksdb/utilities/checkpoint.h"
-#include "rocksdb/write_batch.h"
 #include "services/allocation/store/folder_copy.h"
 #include "services/allocation/store/migration.h"
 #include "services/allocation/store/rocksdb_metrics.h"
@@ -300,26 +299,36 @@ absl::Status RocksDbStore::Scan(Table table, absl::string_view prefix,
 
 absl::Status RocksDbStore::Write(const std::vector<Mutation>& mutations,
                                  Durability durability) {
+  return Commit(durability, [&](rocksdb::WriteBatch* batch) {
+    for (const Mutation& mutation : mutations) {
+      if (mutation.value.has_value()) {
+        batch->Put(Family(mutation.table), mutation.key, *mutation.value);
+      } else {
+        batch->Delete(Family(mutation.table), mutation.key);
+      }
+    }
+  });
+}
+
+absl::Status RocksDbStore::Commit(
+    Durability durability,
+    const std::function<void(rocksdb::WriteBatch*)>& fill) {
   rocksdb::WriteOptions options;
   options.sync = durability == Durability::kSynced;
   const auto write = [&] {
     rocksdb::WriteBatch batch;
-    for (const Mutation& mutation : mutations) {
-      if (mutation.value.has_value()) {
-        batch.Put(Family(mutation.table), mutation.key, *mutation.value);
-      } else {
-        batch.Delete(Family(mutation.table), mutation.key);
-      }
-    }
+    fill(&batch);
     return db_->Write(options, &batch);
   };
   rocksdb::Status status = write();
-  if (status.ok()) return absl::OkStatus();
   // After a failed write RocksDB refuses all others until it is told to resume,
   // which works as soon as the disk does again. A full disk it watches itself,
   // and takes writes again seconds after there is room; told to resume while
   // there is none, it may give up for good.
-  if (!status.IsNoSpace() && db_->Resume().ok()) status = write();
+  if (!status.ok() && !status.IsNoSpace() && db_->Resume().ok()) {
+    status = write();
+  }
+  write_failed_ = !status.ok();
   return status.ok() ? absl::OkStatus() : StoreError(status, "writing");
 }
 
@@ -342,16 +351,22 @@ absl::Status RocksDbStore::Verify() const {
   return status.ok() ? absl::OkStatus() : StoreError(status, "verifying");
 }
 
-absl::Status RocksDbStore::Check() const {
+absl::Status RocksDbStore::Check() {
   std::string schema;
   const rocksdb::Status read =
       db_->Get(rocksdb::ReadOptions(), kSchemaKey, &schema);
   if (!read.ok()) return StoreError(read, "reading the schema version");
   uint64_t stopped = 0;
   db_->GetIntProperty(rocksdb::DB::Properties::kIsWriteStopped, &stopped);
-  if (stopped == 0) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kUnavailable, "STORE_ERROR",
-                   "the store takes no writes");
+  if (stopped != 0) {
+    return MakeError(absl::StatusCode::kUnavailable, "STORE_ERROR",
+                     "the store takes no writes");
+  }
+  if (!write_failed_) return absl::OkStatus();
+  // Whether it is over: nobody else may write before this says so.
+  return Commit(Durability::kSynced, [&](rocksdb::WriteBatch* batch) {
+    batch->Put(kSchemaKey, schema);
+  });
 }
 
 void RocksDbStore::AddSamples(MetricSamples* out) const {

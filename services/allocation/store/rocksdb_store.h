@@ -1,11 +1,14 @@
 #ifndef RATEQUANT_SERVICES_ALLOCATION_STORE_ROCKSDB_STORE_H_
 #define RATEQUANT_SERVICES_ALLOCATION_STORE_ROCKSDB_STORE_H_
 
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "rocksdb/db.h"
+#include "rocksdb/write_batch.h"
 #include "services/allocation/store/store.h"
 
 namespace ratequant::allocation {
@@ -47,7 +50,7 @@ class RocksDbStore : public Store {
   absl::Status Write(const std::vector<Mutation>& mutations,
                      Durability durability) override;
   absl::Status Backup(const std::string& folder) override;
-  absl::Status Check() const override;
+  absl::Status Check() override;
   void AddSamples(MetricSamples* out) const override;
 
   // Reads every block of every file. DATA_LOSS (STORE_CORRUPT) names the first
@@ -63,11 +66,14 @@ class RocksDbStore : public Store {
   rocksdb::ColumnFamilyHandle* Family(Table table) const;
   absl::Status CheckSchema(Access access, const std::string& folder);
   absl::Status SetSchema(const std::string& folder);
+  absl::Status Commit(Durability durability,
+                      const std::function<void(rocksdb::WriteBatch*)>& fill);
 
   std::unique_ptr<rocksdb::DB> db_;
   // [0] is RocksDB's default family, which holds the schema version; then one
   // for each Table.
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
+  std::atomic<bool> write_failed_ = false;  // the last one
 };
 
 }  // namespace ratequant::allocation

@@ -80,8 +80,8 @@ class Store {
   // disk. Nothing is left of a copy that failed.
   virtual absl::Status Backup(const std::string& folder) = 0;
 
-  // Whether it can read, and takes writes.
-  virtual absl::Status Check() const = 0;
+  // Whether it can read, and takes writes: after one that failed it tries.
+  virtual absl::Status Check() = 0;
 
   // Samples of what is inside.
   virtual void AddSamples(MetricSamples* out) const = 0;

@@ -1,11 +1,18 @@
+#include <chrono>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/common/health_monitor.h"
+#include "services/common/metrics.h"
 #include "services/common/quantizers.h"
 #include "services/common/resource_names.h"
 #include "services/common/status.h"
@@ -446,6 +453,70 @@ TEST_F(ServiceTest, ABrokenDiskIsUnavailable) {
   ExpectError(Create("models/m", MakeCalibration({.seed = 2})).status(),
               absl::StatusCode::kUnavailable, "STORE_ERROR");
   disk_.Set(FailingDisk::Mode::kWorks);
+}
+
+// Looks at the allocator's store many times a second.
+class StoreHealth {
+ public:
+  StoreHealth(Server* server, Allocator* allocator)
+      : monitor_(server, [allocator] {
+          auto dependencies = allocator->dependencies();
+          dependencies[0].period = 20ms;
+          return dependencies;
+        }()) {}
+
+  // Waits until readiness and the metric say that it is or isn't well.
+  bool Becomes(bool well) const {
+    const std::string sample = absl::StrCat(
+        "ratequant_dependency_up{dependency=\"store\"} ", well ? 1 : 0, "\n");
+    const auto deadline = std::chrono::steady_clock::now() + 60s;
+    while (monitor_.Ready().ok() != well ||
+           !absl::StrContains(Metrics::Get().Text(), sample)) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::sleep_for(5ms);
+    }
+    return true;
+  }
+
+  std::string message() const {
+    return std::string(monitor_.Ready().message());
+  }
+
+ private:
+  const HealthMonitor monitor_;
+};
+
+TEST_F(ServiceTest, AFullDiskShowsInHealthUntilThereIsRoom) {
+  ASSERT_TRUE(Create("models/m", MakeCalibration()).ok());
+  ASSERT_TRUE(GetBitMap(Request()).ok());
+  const StoreHealth health(server_.get(), allocator_.get());
+  EXPECT_TRUE(health.Becomes(true));
+  disk_.Set(FailingDisk::Mode::kNoSpace);
+  EXPECT_FALSE(Create("models/m", MakeCalibration({.seed = 2})).ok());
+  EXPECT_TRUE(health.Becomes(false));
+  EXPECT_THAT(health.message(), HasSubstr("store: no room left"));
+  EXPECT_TRUE(GetBitMap(Request()).ok());
+  disk_.Set(FailingDisk::Mode::kWorks);
+  EXPECT_TRUE(health.Becomes(true));
+  EXPECT_TRUE(Create("models/m", MakeCalibration({.seed = 3})).ok());
+}
+
+TEST_F(ServiceTest, ABrokenDiskShowsInHealthUntilARestart) {
+  ASSERT_TRUE(Create("models/m", MakeCalibration()).ok());
+  ASSERT_TRUE(GetBitMap(Request()).ok());
+  auto health = std::make_unique<StoreHealth>(server_.get(), allocator_.get());
+  EXPECT_TRUE(health->Becomes(true));
+  disk_.Set(FailingDisk::Mode::kBroken);
+  EXPECT_FALSE(Create("models/m", MakeCalibration({.seed = 2})).ok());
+  EXPECT_TRUE(health->Becomes(false));
+  EXPECT_THAT(health->message(), HasSubstr("store: the store failed"));
+  EXPECT_TRUE(GetBitMap(Request()).ok());
+  disk_.Set(FailingDisk::Mode::kWorks);
+  health.reset();
+  Restart();
+  health = std::make_unique<StoreHealth>(server_.get(), allocator_.get());
+  EXPECT_TRUE(health->Becomes(true));
+  EXPECT_TRUE(Create("models/m", MakeCalibration({.seed = 2})).ok());
 }
 
 TEST_F(ServiceTest, ManyCallersAtOnceGetTheSameAnswers) {
