@@ -1,13 +1,41 @@
 #include "services/allocation/executor.h"
 
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
 #include <utility>
 
+#include "spdlog/spdlog.h"
+
 namespace ratequant::allocation {
+namespace {
+
+// How much nicer than the process: a thread of gRPC's that wakes takes the core
+// at once, and gets about ten times as much of one that both want.
+constexpr int kNicer = 10;
+
+// On Linux each thread has a niceness of its own, and may raise it.
+void BeNicer() {
+  const auto self = static_cast<id_t>(syscall(SYS_gettid));
+  errno = 0;
+  const int now = getpriority(PRIO_PROCESS, self);
+  if (errno == 0 && setpriority(PRIO_PROCESS, self, now + kNicer) == 0) return;
+  spdlog::warn("work keeps the priority of answers from the cache: {}",
+               std::generic_category().message(errno));
+}
+
+}  // namespace
 
 Executor::Executor(int threads, size_t max_waiting)
     : max_waiting_(max_waiting) {
   for (int i = 0; i < threads; ++i) {
-    threads_.emplace_back([this] { Run(); });
+    threads_.emplace_back([this] {
+      BeNicer();
+      Run();
+    });
   }
 }
 

@@ -12,7 +12,8 @@
 namespace ratequant::allocation {
 
 // A few threads for work that may take milliseconds (solving, synced writes),
-// so that gRPC's own threads stay free for answers from the cache. Thread-safe.
+// so that gRPC's own threads stay free for answers from the cache; they also run
+// at a lower priority than those. Thread-safe.
 class Executor {
  public:
   // `threads` >= 1; at most `max_waiting` tasks wait for one.

@@ -77,7 +77,10 @@ std::chrono::milliseconds Milliseconds(double seconds) {
 AllocatorOptions OptionsOf(const Flags& flags, ratequant::CallGate* gate) {
   AllocatorOptions options = flags.allocator;
   options.gate = gate;
-  options.threads = std::clamp<int>(std::thread::hardware_concurrency(), 2, 16);
+  // A core is left to answers from the cache; with two threads a backup doesn't
+  // hold up all the rest.
+  options.threads =
+      std::clamp<int>(std::thread::hardware_concurrency() - 1, 2, 16);
   options.memory_bytes = flags.memory_mib << 20;
   options.store_bytes = flags.store_mib << 20;
   options.watch_patience = Milliseconds(flags.watch_patience);

@@ -70,6 +70,16 @@ class Flood {
   std::vector<absl::Status> ended_;  // guarded by mutex_
 };
 
+// Latencies of cached reads.
+struct Reads {
+  double p50 = 0;
+  double p99 = 0;
+};
+
+Reads Summary(const std::vector<double>& seconds) {
+  return {Quantile(seconds, 0.5), Quantile(seconds, 0.99)};
+}
+
 class OverloadTest : public ServiceTest {
  protected:
   OverloadTest() : ServiceTest(SmallQueue()) {}
@@ -84,59 +94,79 @@ class OverloadTest : public ServiceTest {
     return std::chrono::duration<double>(Clock::now() - begin).count();
   }
 
+  Reads ReadAlone() {
+    std::vector<double> seconds;
+    for (int i = 0; i < 300; ++i) seconds.push_back(SecondsOf(Request()));
+    return Summary(seconds);
+  }
+
+  // Cached reads beside four times the new budgets that `work` seconds each
+  // allow; every one of these is answered or told to come back.
+  Reads ReadBesideOverload(double work) {
+    Flood flood(allocation_.get());
+    std::atomic<bool> sent = false;
+    // By absolute times: a late sender makes up for it.
+    std::thread sender([&] {
+      const auto begin = Clock::now();
+      for (int i = 0; i < kOffered; ++i) {
+        std::this_thread::sleep_until(
+            begin + std::chrono::duration_cast<Clock::duration>(
+                        std::chrono::duration<double>(i * work / 4)));
+        flood.Send(NewQuery());
+      }
+      sent = true;
+    });
+    std::vector<double> seconds;
+    while (!sent) seconds.push_back(SecondsOf(Request()));
+    sender.join();
+    Count(flood.Wait());
+    return Summary(seconds);
+  }
+
+  void Count(const std::vector<absl::Status>& ended) {
+    EXPECT_EQ(ended.size(), static_cast<size_t>(kOffered));
+    for (const absl::Status& status : ended) {
+      if (status.ok()) {
+        ++answered_;
+        continue;
+      }
+      ++shed_;
+      ASSERT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+      EXPECT_EQ(ErrorReason(status), "SERVER_BUSY");
+      EXPECT_TRUE(status.GetPayload("type.googleapis.com/google.rpc.RetryInfo")
+                      .has_value());
+    }
+  }
+
+  static constexpr int kOffered = 400;
   int asked_ = 0;
+  int answered_ = 0, shed_ = 0;
 };
 
 TEST_F(OverloadTest,
-       WorkIsShedWithATimeToComeBackAndCachedReadsAreAllAnswered) {
+       WorkIsShedWithATimeToComeBackAndCachedReadsKeepTheirLatency) {
   ASSERT_TRUE(
       Create("models/m", MakeCalibration({.layers = 40, .kv_heads = 8})).ok());
-  std::vector<double> work, alone, beside;
-  for (int i = 0; i < 30; ++i) work.push_back(SecondsOf(NewQuery()));
-  const double capacity = 1 / Quantile(work, 0.5);
   SecondsOf(Request());
-  for (int i = 0; i < 300; ++i) alone.push_back(SecondsOf(Request()));
-
-  // By absolute times: a late sender makes up for it.
-  const int offered = 400;
-  Flood flood(allocation_.get());
-  std::atomic<bool> sent = false;
-  std::thread sender([&] {
-    const auto begin = Clock::now();
-    for (int i = 0; i < offered; ++i) {
-      std::this_thread::sleep_until(
-          begin + std::chrono::duration_cast<Clock::duration>(
-                      std::chrono::duration<double>(i / (4 * capacity))));
-      flood.Send(NewQuery());
-    }
-    sent = true;
-  });
-  while (!sent) beside.push_back(SecondsOf(Request()));
-  sender.join();
-
-  int answered = 0, shed = 0;
-  for (const absl::Status& status : flood.Wait()) {
-    if (status.ok()) {
-      ++answered;
-      continue;
-    }
-    ASSERT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
-    EXPECT_EQ(ErrorReason(status), "SERVER_BUSY");
-    EXPECT_TRUE(status.GetPayload("type.googleapis.com/google.rpc.RetryInfo")
-                    .has_value());
-    ++shed;
+  // Rounds, as a machine with other work may spoil some. Through the queue a
+  // read would wait for eight solves.
+  bool kept = false;
+  for (int round = 0; round < 10 && !kept; ++round) {
+    std::vector<double> solves;
+    for (int i = 0; i < 30; ++i) solves.push_back(SecondsOf(NewQuery()));
+    const double work = Quantile(solves, 0.5);
+    const Reads alone = ReadAlone();
+    const Reads beside = ReadBesideOverload(work);
+    kept = beside.p50 < 3 * alone.p50 && beside.p99 < 2 * work;
+    std::printf(
+        "a solve %.2f ms; cached reads alone p50 %.2f, p99 %.2f ms; at 4 times "
+        "the load p50 %.2f, p99 %.2f ms\n",
+        1e3 * work, 1e3 * alone.p50, 1e3 * alone.p99, 1e3 * beside.p50,
+        1e3 * beside.p99);
   }
-  EXPECT_EQ(answered + shed, offered);
-  EXPECT_GT(answered, 0);
-  EXPECT_GT(shed, 0);
-  ASSERT_FALSE(beside.empty());
-  std::printf(
-      "%.0f new budgets a second one after the other; %d offered at 4 times "
-      "that: %d answered, %d shed; cached reads p50 %.2f ms (alone %.2f), p99 "
-      "%.2f ms (alone %.2f), %d of them\n",
-      capacity, offered, answered, shed, 1e3 * Quantile(beside, 0.5),
-      1e3 * Quantile(alone, 0.5), 1e3 * Quantile(beside, 0.99),
-      1e3 * Quantile(alone, 0.99), static_cast<int>(beside.size()));
+  EXPECT_TRUE(kept);
+  EXPECT_GT(answered_, 0);
+  EXPECT_GT(shed_, 0);
 }
 
 }  // namespace
