@@ -24,9 +24,11 @@ BITS = (2.0, 2.5, 3.0)
 STRATEGIES = ("uniform", "loss-projected", "attention-output")
 
 
-def configurations(bits: tuple[float, ...] = BITS) -> list[Configuration]:
-    """Each quantizer at equal code bits, and the mix at equal effective bits."""
-    queries = [(ANY, "effective_bits", b) for b in bits] + [(q, "code_bits", b) for b in bits for q in QUANTIZERS]
+def configurations(
+    bits: tuple[float, ...] = BITS, quantizers: tuple[str, ...] = QUANTIZERS
+) -> list[Configuration]:
+    """Each of `quantizers` at equal code bits, and the mix of all at equal effective bits."""
+    queries = [(ANY, "effective_bits", b) for b in bits] + [(q, "code_bits", b) for b in bits for q in quantizers]
     return [Configuration(q, strategy, kind, b) for q, kind, b in queries for strategy in STRATEGIES]
 
 
@@ -61,6 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "figures")
     parser.add_argument("--bits", type=float, nargs="+", default=BITS, help="budgets")
+    parser.add_argument("--alone", choices=QUANTIZERS, nargs="+", default=QUANTIZERS, help="quantizers without others")
     arguments = parser.parse_args()
     if not shared_folder().is_dir():
         print(f"attention-output: no data at {shared_folder()}; set RATEQUANT_SHARED", file=sys.stderr)
@@ -73,7 +76,7 @@ def main() -> int:
             quantizers=QUANTIZERS,
             code_bits=bits,
             strategies=STRATEGIES,
-            wanted=configurations(bits),
+            wanted=configurations(bits, tuple(arguments.alone)),
             known=LossFolder(arguments.out / "frontier-losses"),  # of the same text
         )
     write_json(arguments.out / "attention-output.json", found.rows)
