@@ -58,7 +58,8 @@ def clipped_by_sequence(errors: TokenErrors) -> np.ndarray:
 
 def _clip(squares: np.ndarray, most: np.ndarray) -> np.ndarray:
     """What squared gradients are multiplied by so that none is above `most`."""
-    return np.minimum(1.0, most / np.maximum(squares, np.finfo(np.float32).tiny))
+    squares, most = np.broadcast_arrays(squares, most)
+    return np.divide(most, squares, out=np.ones_like(squares), where=squares > most)
 
 
 def _scaled(errors: TokenErrors, factors: np.ndarray) -> np.ndarray:
