@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ratequant import report
+from ratequant.quantizer import QUANTIZER_IDS
 from ratequant.report.content import Content
 from ratequant.report.page import render
 from report_browser import browse
@@ -137,7 +138,7 @@ def colours(scheme: str) -> dict[str, str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_quantizers_can_be_told_apart_with_any_colour_vision(scheme: str, vision: str):
     named = colours(scheme)
-    for names in (QUANTIZERS, ("key", "value"), ("better", "worse")):
+    for names in (QUANTIZER_IDS, ("key", "value"), ("better", "worse")):
         for one, other in itertools.combinations(names, 2):
             distance = sum((a - b) ** 2 for a, b in zip(lab(named[one], vision), lab(named[other], vision))) ** 0.5
             assert distance > 15, f"{one} and {other} in {scheme}: {distance:.1f}"
