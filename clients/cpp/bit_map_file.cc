@@ -58,43 +58,36 @@ absl::Status CheckWhole(absl::string_view bytes) {
 
 }  // namespace
 
-std::string EncodeBitMapFile(absl::string_view query_digest,
-                             const SavedBitMap& saved) {
-  const std::string answer = saved.answer.SerializeAsString();
+std::string EncodeBitMapFile(const BitMapFile& file) {
+  const std::string answer = file.saved.answer.SerializeAsString();
   std::string bytes(kMagic);
   PutNumber(kBitMapFileVersion, 4, &bytes);
-  absl::StrAppend(&bytes, query_digest);
-  PutNumber(absl::ToUnixMicros(saved.received), 8, &bytes);
+  bytes += file.query_digest;
+  PutNumber(absl::ToUnixMicros(file.saved.received), 8, &bytes);
   PutNumber(answer.size(), 8, &bytes);
   bytes += answer;
   bytes += kv::Sha256Hex(bytes);
   return bytes;
 }
 
-absl::StatusOr<SavedBitMap> DecodeBitMapFile(absl::string_view query_digest,
-                                             absl::string_view bytes) {
+absl::StatusOr<BitMapFile> DecodeBitMapFile(absl::string_view bytes) {
   absl::Status status = CheckVersion(bytes);
   if (status.ok()) status = CheckWhole(bytes);
   if (!status.ok()) return status;
   bytes.remove_suffix(kDigestSize);
   bytes.remove_prefix(kVersionEnd);
-  const absl::string_view saved_digest = bytes.substr(0, kDigestSize);
+  BitMapFile file;
+  file.query_digest = std::string(bytes.substr(0, kDigestSize));
   bytes.remove_prefix(kDigestSize);
-  if (saved_digest != query_digest) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("it answers another query (", saved_digest, ", not ",
-                     query_digest, ")"));
-  }
-  SavedBitMap saved;
-  saved.received =
+  file.saved.received =
       absl::FromUnixMicros(static_cast<int64_t>(TakeNumber(8, &bytes)));
   const uint64_t size = TakeNumber(8, &bytes);
   if (size != bytes.size() ||
-      !saved.answer.ParseFromArray(bytes.data(),
-                                   static_cast<int>(bytes.size()))) {
+      !file.saved.answer.ParseFromArray(bytes.data(),
+                                        static_cast<int>(bytes.size()))) {
     return absl::DataLossError("its answer can't be parsed");
   }
-  return saved;
+  return file;
 }
 
 }  // namespace ratequant::client

@@ -16,6 +16,12 @@ struct SavedBitMap {
   absl::Time received;  // to the microsecond
 };
 
+// What is in the file: an answer, and the digest of the query it answers.
+struct BitMapFile {
+  std::string query_digest;  // 64 hexadecimal digits
+  SavedBitMap saved;
+};
+
 // Version of the file. Persisted; a change of its bytes needs a new one.
 inline constexpr int kBitMapFileVersion = 1;
 
@@ -29,15 +35,13 @@ inline constexpr int kBitMapFileVersion = 1;
 //   ...  serialized GetBitMapResponse
 //   64   SHA-256 of everything before, hexadecimal
 //
-// Numbers are little-endian. `query_digest` has 64 characters.
-std::string EncodeBitMapFile(absl::string_view query_digest,
-                             const SavedBitMap& saved);
+// Numbers are little-endian.
+std::string EncodeBitMapFile(const BitMapFile& file);
 
-// The answer in such a file. DATA_LOSS when it isn't one, or isn't whole;
-// FAILED_PRECONDITION for another version, or the answer to another query. The
-// map itself isn't looked at: see LoadBitMap.
-absl::StatusOr<SavedBitMap> DecodeBitMapFile(absl::string_view query_digest,
-                                             absl::string_view bytes);
+// DATA_LOSS when the bytes aren't such a file, or not all of it;
+// FAILED_PRECONDITION for another version. The map itself isn't looked at: see
+// LoadBitMap.
+absl::StatusOr<BitMapFile> DecodeBitMapFile(absl::string_view bytes);
 
 }  // namespace ratequant::client
 

@@ -26,6 +26,15 @@ std::string QueryDigest(v1::GetBitMapRequest request) {
 
 }  // namespace
 
+absl::StatusOr<BitMapFile> LoadBitMapFile(const std::string& path) {
+  const absl::StatusOr<std::string> bytes = ReadFile(path, kMaxFileBytes);
+  if (!bytes.ok()) return bytes.status();
+  absl::StatusOr<BitMapFile> file = DecodeBitMapFile(*bytes);
+  if (file.ok()) return file;
+  return absl::Status(file.status().code(),
+                      absl::StrCat(path, ": ", file.status().message()));
+}
+
 DiskCopy::DiskCopy(absl::string_view folder,
                    const v1::GetBitMapRequest& request, Environment environment)
     : query_digest_(QueryDigest(request)),
@@ -35,12 +44,12 @@ DiskCopy::DiskCopy(absl::string_view folder,
       environment_(std::move(environment)) {}
 
 absl::StatusOr<SavedBitMap> DiskCopy::Load() const {
-  const absl::StatusOr<std::string> bytes = ReadFile(path_, kMaxFileBytes);
-  if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<SavedBitMap> saved = DecodeBitMapFile(query_digest_, *bytes);
-  if (saved.ok()) return saved;
-  return absl::Status(saved.status().code(),
-                      absl::StrCat(path_, ": ", saved.status().message()));
+  absl::StatusOr<BitMapFile> file = LoadBitMapFile(path_);
+  if (!file.ok()) return file.status();
+  if (file->query_digest == query_digest_) return std::move(file->saved);
+  return absl::FailedPreconditionError(
+      absl::StrCat(path_, ": it answers another query (", file->query_digest,
+                   ", not ", query_digest_, ")"));
 }
 
 bool DiskCopy::Supersedes(const SavedBitMap& saved) const {
@@ -62,7 +71,8 @@ absl::Status DiskCopy::Store(const SavedBitMap& saved) const {
       absl::StrCat(path_, ".lock"), kLockTimeout, environment_);
   if (!lock.ok()) return lock.status();
   if (!Supersedes(saved)) return absl::OkStatus();
-  return ReplaceFile(path_, EncodeBitMapFile(query_digest_, saved));
+  return ReplaceFile(
+      path_, EncodeBitMapFile({.query_digest = query_digest_, .saved = saved}));
 }
 
 }  // namespace ratequant::client

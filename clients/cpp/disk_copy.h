@@ -12,6 +12,10 @@
 
 namespace ratequant::client {
 
+// Reads one file of a folder, whatever query it answers: for tools. Errors of
+// DiskCopy::Load.
+absl::StatusOr<BitMapFile> LoadBitMapFile(const std::string& path);
+
 // The last good answer to one query, kept on disk. All processes of a host that
 // ask the same query may share a folder, and different queries may too: each
 // has a file of its own, with a lock beside it. Thread-safe.

@@ -15,34 +15,6 @@ namespace {
 // quantizer; 64 MiB holds far more than the largest model.
 constexpr int kMaxMessageBytes = 64 << 20;
 
-// `callable` is why there can be no channel; the one returned is not to be used
-// then.
-std::shared_ptr<grpc::Channel> MakeChannel(const ConnectionOptions& options,
-                                           const std::string& endpoint,
-                                           absl::Status* callable) {
-  auto credentials = options.credentials;
-  if (credentials == nullptr) {
-    auto made = MakeCredentials(options.tls, endpoint, options.insecure);
-    *callable = made.status();
-    credentials =
-        made.ok() ? *std::move(made) : grpc::InsecureChannelCredentials();
-  }
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  // Retries are this library's (retry.h), and they must meet a channel that
-  // connects anew, not one that still waits after its last failure.
-  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-  // Notices a machine that died without closing its connections. Servers take
-  // more than one ping in five minutes as abuse.
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 6 * 60 * 1000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
-  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  return grpc::CreateCustomChannel(endpoint, credentials, arguments);
-}
-
 std::vector<std::string> AllocatorEndpoints(const ConnectionOptions& options) {
   std::vector<std::string> endpoints = {options.allocator_endpoint};
   endpoints.insert(endpoints.end(), options.allocator_replicas.begin(),
@@ -86,6 +58,32 @@ absl::Status Finished(const grpc::Status& status, Cancellation* cancellation) {
 }
 
 }  // namespace
+
+std::shared_ptr<grpc::Channel> MakeChannel(const ConnectionOptions& options,
+                                           const std::string& endpoint,
+                                           absl::Status* callable) {
+  auto credentials = options.credentials;
+  if (credentials == nullptr) {
+    auto made = MakeCredentials(options.tls, endpoint, options.insecure);
+    *callable = made.status();
+    credentials =
+        made.ok() ? *std::move(made) : grpc::InsecureChannelCredentials();
+  }
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  // Retries are this library's (retry.h), and they must meet a channel that
+  // connects anew, not one that still waits after its last failure.
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  // Notices a machine that died without closing its connections. Servers take
+  // more than one ping in five minutes as abuse.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 6 * 60 * 1000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20 * 1000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  return grpc::CreateCustomChannel(endpoint, credentials, arguments);
+}
 
 Stubs MakeStubs(const ConnectionOptions& options) {
   Stubs stubs;

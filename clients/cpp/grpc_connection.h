@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,6 +15,7 @@
 #include "clients/cpp/hedge.h"
 #include "clients/cpp/retry.h"
 #include "clients/cpp/status.h"
+#include "grpcpp/channel.h"
 #include "ratequant/v1/admin_service.grpc.pb.h"
 #include "ratequant/v1/allocation_service.grpc.pb.h"
 #include "ratequant/v1/calibration_service.grpc.pb.h"
@@ -37,6 +39,12 @@ struct Stubs {
   std::unique_ptr<v1::CalibrationService::StubInterface> calibration = nullptr;
   absl::Status worker_callable = absl::OkStatus();
 };
+
+// A channel to one of the endpoints. It connects on first use. `callable` is
+// why there can be none; the one returned is not to be used then.
+std::shared_ptr<grpc::Channel> MakeChannel(const ConnectionOptions& options,
+                                           const std::string& endpoint,
+                                           absl::Status* callable);
 
 // Stubs over channels to the endpoints of `options`. Channels connect on first
 // use. What isn't callable has the status of MakeCredentials.

@@ -5,7 +5,9 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "services/allocation/handler.h"
+#include "services/allocation/timestamp.h"
 #include "services/common/resource_names.h"
 #include "services/common/status.h"
 #include "spdlog/spdlog.h"
@@ -75,6 +77,8 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetStatistics(
   }
   *response = maps_->statistics();
   watches_->AddStatistics(response);
+  response->set_version(RATEQUANT_VERSION);
+  SetTime(absl::Now(), response->mutable_time());
   reactor->Finish(grpc::Status::OK);
   return reactor;
 }

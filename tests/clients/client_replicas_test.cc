@@ -20,6 +20,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
+#include "grpcpp/test/mock_stream.h"
 #include "ratequant/v1/allocation_service_mock.grpc.pb.h"
 
 namespace ratequant::client {
@@ -27,12 +28,15 @@ namespace {
 
 using ::testing::_;
 using ::testing::DoAll;
-using ::testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::InSequence;
 using ::testing::NiceMock;
 using ::testing::Return;
 using ::testing::SetArgPointee;
 
 using MockRegistry = NiceMock<v1::MockRegistryServiceStub>;
+using MockAllocation = NiceMock<v1::MockAllocationServiceStub>;
+using Reader = grpc::testing::MockClientReader<v1::GetBitMapResponse>;
 
 v1::Model Named(const std::string& name) {
   v1::Model model;
@@ -49,10 +53,13 @@ class ReplicasTest : public ::testing::Test {
  protected:
   ReplicasTest() {
     Stubs stubs;
-    for (MockRegistry*& registry : registry_) {
-      auto stub = std::make_unique<MockRegistry>();
-      registry = stub.get();
-      stubs.allocators.push_back({.registry = std::move(stub)});
+    for (int i = 0; i < 2; ++i) {
+      auto registry = std::make_unique<MockRegistry>();
+      auto allocation = std::make_unique<MockAllocation>();
+      registry_[i] = registry.get();
+      allocation_[i] = allocation.get();
+      stubs.allocators.push_back({.registry = std::move(registry),
+                                  .allocation = std::move(allocation)});
     }
     Environment environment = {
         .now = [] { return absl::UnixEpoch() + absl::Hours(24 * 365 * 50); },
@@ -71,6 +78,7 @@ class ReplicasTest : public ::testing::Test {
 
   std::atomic<int> sleeps_ = 0;
   MockRegistry* registry_[2];
+  MockAllocation* allocation_[2];
   std::unique_ptr<Client> client_;
 };
 
@@ -126,6 +134,59 @@ TEST_F(ReplicasTest, ADeletionStaysWithTheFirst) {
       .WillOnce(Return(Unavailable()));
   EXPECT_CALL(*registry_[1], DeleteCalibration(_, _, _)).Times(0);
   EXPECT_FALSE(client_->DeleteCalibration("m", "c").ok());
+}
+
+// A stream of answers with these etags that ends with `status`; "=" before one
+// says that it is unchanged. The client takes it over.
+Reader* Stream(const std::vector<std::string>& etags,
+               const grpc::Status& status) {
+  auto* reader = new Reader();
+  InSequence order;
+  for (const std::string& etag : etags) {
+    v1::GetBitMapResponse answer;
+    answer.set_etag(etag.substr(etag[0] == '=' ? 1 : 0));
+    if (etag[0] == '=') answer.set_unchanged(true);
+    EXPECT_CALL(*reader, Read(_))
+        .WillOnce(DoAll(SetArgPointee<0>(answer), Return(true)));
+  }
+  EXPECT_CALL(*reader, Read(_)).WillOnce(Return(false));
+  EXPECT_CALL(*reader, Finish()).WillOnce(Return(status));
+  return reader;
+}
+
+TEST_F(ReplicasTest, AWatchGoesOnAtTheNextAllocatorWhereItWas) {
+  EXPECT_CALL(*allocation_[0], WatchBitMapRaw(_, _))
+      .WillOnce(Return(Stream({"a", "b"}, Unavailable())));
+  EXPECT_CALL(*allocation_[1], WatchBitMapRaw(_, _))
+      .WillOnce([](grpc::ClientContext*, const v1::GetBitMapRequest& request) {
+        EXPECT_EQ(request.known_etag(), "b");
+        return Stream({"=b", "c"},
+                      {grpc::StatusCode::NOT_FOUND, "no calibration"});
+      });
+  std::vector<std::string> etags;
+  const absl::Status ended = client_->WatchBitMap(
+      {}, [&](const auto& answer) { etags.push_back(answer.etag()); });
+  EXPECT_TRUE(absl::IsNotFound(ended)) << ended;
+  EXPECT_THAT(etags, ElementsAre("a", "b", "c"));
+}
+
+TEST_F(ReplicasTest, CancellingAWatchEndsItsPause) {
+  Cancellation cancellation;
+  absl::Notification failed;
+  EXPECT_CALL(*allocation_[0], WatchBitMapRaw(_, _)).WillOnce([&] {
+    failed.Notify();
+    return Stream({}, Unavailable());
+  });
+  EXPECT_CALL(*allocation_[1], WatchBitMapRaw(_, _)).Times(0);
+  std::thread canceller([&] {
+    failed.WaitForNotification();
+    cancellation.Cancel();
+  });
+  // The pause is as long as nobody ends it.
+  const absl::Status ended = client_->WatchBitMap(
+      {}, [](const auto&) {}, &cancellation);
+  canceller.join();
+  EXPECT_TRUE(absl::IsCancelled(ended)) << ended;
 }
 
 // An allocator on a real port that answers GetBitMap with its name, or keeps
