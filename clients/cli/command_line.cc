@@ -1,19 +1,20 @@
 #include "clients/cli/command_line.h"
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "CLI/CLI.hpp"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "clients/cli/commands.h"
+#include "clients/cli/config_file.h"
 #include "clients/cli/error_report.h"
 #include "clients/cli/exit_code.h"
 #include "clients/cli/format.h"
 #include "clients/cli/help.h"
 #include "clients/cli/session.h"
+#include "clients/cli/usage_message.h"
 #include "clients/cli/value_checks.h"
 #include "clients/cpp/quantizer_text.h"
 #include "clients/cpp/resource_names.h"
@@ -22,32 +23,47 @@
 namespace ratequant::cli {
 namespace {
 
+enum Output : int { kTable, kJson, kYaml };
+
+const std::map<std::string, int> kOutputs = {
+    {"table", kTable}, {"json", kJson}, {"yaml", kYaml}};
+
 void AddTransportOptions(CLI::App& app, client::ConnectionOptions& connection) {
   client::TlsOptions& tls = connection.tls;
   app.add_flag("--tls", tls.enabled,
-               "Encrypt; the system's CA certificates are good")
-      ->envname("RATEQUANT_TLS");
+               "Encrypt; the system's CA certificates are good; or set "
+               "RATEQUANT_TLS")
+      ->envname("RATEQUANT_TLS")
+      ->check(TrueOrFalse());
   const auto add_file = [&app](const char* name, std::string& file,
                                const char* variable, const char* description) {
-    app.add_option(name, file, absl::StrCat(description, "; or set ", variable))
+    return app
+        .add_option(name, file,
+                    absl::StrCat(description, "; or set ", variable))
         ->envname(variable)
+        ->check(ReadableFile())
         ->option_text("FILE");
   };
   add_file("--tls-ca", tls.ca, "RATEQUANT_TLS_CA",
            "Encrypt; only these CA certificates are good");
-  add_file("--tls-cert", tls.certificate, "RATEQUANT_TLS_CERT",
-           "Encrypt, with this certificate chain of your own");
-  add_file("--tls-key", tls.key, "RATEQUANT_TLS_KEY",
-           "Key of that certificate");
+  CLI::Option* certificate =
+      add_file("--tls-cert", tls.certificate, "RATEQUANT_TLS_CERT",
+               "Encrypt, with this certificate chain of your own");
+  CLI::Option* key = add_file("--tls-key", tls.key, "RATEQUANT_TLS_KEY",
+                              "Key of that certificate");
+  certificate->needs(key);
+  key->needs(certificate);
   add_file("--token-file", connection.token_file, "RATEQUANT_TOKEN_FILE",
            "Send the bearer token in this file");
   app.add_flag("--insecure", connection.insecure,
                "Allow plaintext to a server on another machine; or set "
                "RATEQUANT_INSECURE")
-      ->envname("RATEQUANT_INSECURE");
+      ->envname("RATEQUANT_INSECURE")
+      ->check(TrueOrFalse());
 }
 
-void AddGlobalOptions(CLI::App& app, Session& session, double* timeout) {
+void AddGlobalOptions(CLI::App& app, Session& session, double* timeout,
+                      int* output) {
   client::ConnectionOptions& connection = session.connection;
   app.add_option("--endpoint", connection.allocator_endpoint,
                  absl::StrCat("Where ratequant-allocator listens; or set "
@@ -67,9 +83,12 @@ void AddGlobalOptions(CLI::App& app, Session& session, double* timeout) {
                  "has no limit unless this is given)")
       ->check(PositiveSeconds())
       ->option_text("SECONDS");
-  app.add_flag("--json", session.json,
-               "Print JSON instead of text: the API's messages, with its field "
-               "names");
+  app.add_option("--output", *output,
+                 "Print for people (table, the default), or the API's messages "
+                 "with its field names as json or yaml")
+      ->transform(Choice(kOutputs))
+      ->option_text("FORMAT");
+  app.add_flag("--json", session.json, "The same as --output json");
   app.set_version_flag("--version",
                        std::string("ratequant ") + RATEQUANT_VERSION);
 }
@@ -79,42 +98,6 @@ void ApplyTimeout(double seconds, bool given,
   if (!given) return;
   connection.timeout = absl::Seconds(seconds);
   connection.calibrate_timeout = absl::Seconds(seconds);
-}
-
-// The verb that was being read, as far as it was known.
-const CLI::App& DeepestVerb(const CLI::App& app) {
-  const CLI::App* at = &app;
-  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
-  return *at;
-}
-
-// "bitmap get"; empty for the command itself.
-std::string VerbName(const CLI::App& verb) {
-  if (verb.get_parent() == nullptr) return "";
-  std::string parent = VerbName(*verb.get_parent());
-  return absl::StrCat(parent, parent.empty() ? "" : " ", verb.get_name());
-}
-
-// What is wrong with the command line, naming the word and what is taken.
-std::string Explain(const CLI::Error& error, const CLI::App& app) {
-  const CLI::App& verb = DeepestVerb(app);
-  bool verb_missing = error.get_exit_code() ==
-                          static_cast<int>(CLI::ExitCodes::RequiredError) &&
-                      absl::StrContains(error.what(), "subcommand");
-  if (!verb_missing) return error.what();
-  std::vector<std::string> verbs;
-  for (const CLI::App* child : verb.get_subcommands({})) {
-    verbs.push_back(child->get_name());
-  }
-  std::vector<std::string> words = app.remaining(/*recurse=*/true);
-  std::string known = absl::StrJoin(verbs, ", ");
-  if (words.empty()) {
-    std::string name = VerbName(verb);
-    return absl::StrCat("say what to do",
-                        name.empty() ? "" : absl::StrCat(" after '", name, "'"),
-                        ": ", known);
-  }
-  return absl::StrCat("'", words[0], "' is not one of ", known);
 }
 
 // Asks the server what there is instead; best effort.
@@ -170,7 +153,9 @@ int RunCommandLine(int argc, char** argv, const Terminal& terminal) {
   app.fallthrough();
   app.require_subcommand(1);
   double timeout = 0;
-  AddGlobalOptions(app, session, &timeout);
+  int output = kTable;
+  AddGlobalOptions(app, session, &timeout, &output);
+  AddConfigFile(app);
   AddCalibrateCommand(app, session);
   AddModelsCommand(app, session);
   AddCalibrationsCommand(app, session);
@@ -182,6 +167,9 @@ int RunCommandLine(int argc, char** argv, const Terminal& terminal) {
   AddWatchCommand(app, session);
   AddEvaluationsCommand(app, session);
   AddAdminCommand(app, session);
+  AddDoctorCommand(app, session);
+  AddCompletionCommand(app, session);
+  AddManCommand(app, session);
   AddVersionCommand(app, session);
   app.footer(absl::StrCat(
       "Each verb explains itself: ratequant bitmap get --help\n\nExamples:\n"
@@ -195,9 +183,12 @@ int RunCommandLine(int argc, char** argv, const Terminal& terminal) {
   } catch (const CLI::Success& done) {  // --help, --version
     return app.exit(done, *terminal.out, *terminal.err);
   } catch (const CLI::Error& error) {
-    return Report(UsageError(Explain(error, app)), VerbName(DeepestVerb(app)),
-                  session);
+    const UsageMessage message =
+        ExplainUsage(error, app, {argv + 1, argv + argc});
+    return Report(UsageError(message.text), message.verb, session);
   }
+  session.yaml = output == kYaml && !session.json;
+  session.json = session.json || output != kTable;
   ApplyTimeout(timeout, app.count("--timeout") > 0, session.connection);
 
   absl::Status status = session.command();

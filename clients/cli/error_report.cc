@@ -28,6 +28,12 @@ std::string AvailableText(const std::vector<std::string>& available) {
 
 std::vector<std::string> UnreachableSteps(const absl::Status& status,
                                           const ErrorContext& context) {
+  if (absl::StrContains(status.message(), "certificate verify failed")) {
+    return {
+        "its certificate has expired, is for another name, or isn't from a CA "
+        "in --tls-ca; ratequant doctor --certificate FILE  tells when it "
+        "expires"};
+  }
   if (absl::IsDeadlineExceeded(status)) {
     return {"give it longer with --timeout SECONDS, or check the endpoint"};
   }

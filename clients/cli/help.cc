@@ -38,6 +38,25 @@ std::string Entry(const std::string& name, const std::string& description) {
   return text + "\n";
 }
 
+// Lines with the names of the command's own options.
+std::string GlobalOptions(const CLI::App& verb) {
+  const CLI::App* command = &verb;
+  while (command->get_parent() != nullptr) command = command->get_parent();
+  std::string lines;
+  int column = kColumns;
+  for (const CLI::Option* option : command->get_options()) {
+    const std::string name = absl::StrCat(" --", option->get_lnames().front());
+    if (name == " --help" || name == " --version") continue;
+    if (column + static_cast<int>(name.size()) > kColumns) {
+      lines += "\n ";
+      column = 1;
+    }
+    lines += name;
+    column += static_cast<int>(name.size());
+  }
+  return lines;
+}
+
 }  // namespace
 
 void SetHelp(CLI::App& verb, const Help& help) {
@@ -49,9 +68,8 @@ void SetHelp(CLI::App& verb, const Help& help) {
   }
   absl::StrAppend(
       &text, "\n", kExitCodeHelp,
-      "\nGlobal options, before or after the verb (see ratequant --help):\n"
-      "  --endpoint --worker-endpoint --timeout --json --insecure --token-file --tls\n"
-      "  --tls-ca --tls-cert --tls-key");
+      "\nGlobal options, before or after the verb (see ratequant --help):",
+      GlobalOptions(verb));
   verb.footer(text);
 }
 

@@ -14,7 +14,8 @@ struct Help {
   std::vector<std::string> examples;
 };
 
-// Gives the verb `help`, the global options in short and the exit codes.
+// Gives the verb `help`, the exit codes and the names of the global options,
+// which must all be there already.
 void SetHelp(CLI::App& verb, const Help& help);
 
 // Lays help out in 100 columns: names, then descriptions wrapped beside them.

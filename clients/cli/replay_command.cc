@@ -85,9 +85,9 @@ absl::Status RunReplay(const ReplayFlags& flags, Session& session) {
   const auto results =
       replay::Replay(*capture, *maps, heading.decode_tokens, *loops);
   if (!results.ok()) return results.status();
-  session.Print(session.json ? ReplayJson(heading, *results)
-                             : RenderReplay(heading, *results, flags.per_layer,
-                                            session.terminal().out_style));
+  if (session.json) return session.PrintJson(ReplayJson(heading, *results));
+  session.Print(RenderReplay(heading, *results, flags.per_layer,
+                             session.terminal().out_style));
   return absl::OkStatus();
 }
 

@@ -2,6 +2,7 @@
 
 #include "absl/status/statusor.h"
 #include "clients/cli/json_output.h"
+#include "clients/cli/yaml_output.h"
 
 namespace ratequant::cli {
 
@@ -21,7 +22,14 @@ absl::Status Session::PrintJson(const google::protobuf::Message& message,
                                 bool one_line) {
   absl::StatusOr<std::string> json = ToJson(message, one_line);
   if (!json.ok()) return json.status();
-  Print(*json);
+  return PrintJson(*json);
+}
+
+absl::Status Session::PrintJson(const std::string& json) {
+  const absl::StatusOr<std::string> text =
+      yaml ? JsonToYaml(json) : absl::StatusOr<std::string>(json);
+  if (!text.ok()) return text.status();
+  Print(*text);
   return absl::OkStatus();
 }
 

@@ -26,12 +26,17 @@ class Session {
 
   // Writes to standard output.
   void Print(absl::string_view text);
+
+  // Writes a message, or JSON that ends in a newline, as JSON or as YAML: as
+  // `yaml` says. `one_line` is for streams of JSON.
   absl::Status PrintJson(const google::protobuf::Message& message,
                          bool one_line = false);
+  absl::Status PrintJson(const std::string& json);
 
   // Global options, filled by the parser.
   client::ConnectionOptions connection;
-  bool json = false;
+  bool json = false;  // JSON or YAML instead of text
+  bool yaml = false;
 
   // Set by the verb's callback: what to run, and for error messages which model
   // it is about.

@@ -1,18 +1,27 @@
 #include "clients/cli/value_checks.h"
 
+#include <cerrno>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <fstream>
 #include <limits>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 
 namespace ratequant::cli {
+namespace {
+
+constexpr char kChoiceName[] = "choice";
+
+}  // namespace
 
 CLI::Validator WholeNumber() {
   return CLI::Validator(
@@ -88,6 +97,25 @@ CLI::Validator PositiveSeconds() {
       "");
 }
 
+CLI::Validator TrueOrFalse() {
+  return CLI::Validator(
+      [](std::string& text) -> std::string {
+        bool value = false;
+        if (absl::SimpleAtob(text, &value)) return "";
+        return absl::StrCat("'", text, "' is not true or false");
+      },
+      "");
+}
+
+CLI::Validator ReadableFile() {
+  return CLI::Validator(
+      [](std::string& text) -> std::string {
+        if (std::ifstream(text).good()) return "";
+        return absl::StrCat("cannot open ", text, ": ", std::strerror(errno));
+      },
+      "");
+}
+
 CLI::Validator UniversalTime() {
   return CLI::Validator(
       [](std::string& text) -> std::string {
@@ -108,20 +136,31 @@ CLI::Validator UniversalTime() {
 }
 
 CLI::Validator Choice(const std::map<std::string, int>& choices) {
+  const std::string names = absl::StrJoin(
+      choices, ", ",
+      [](std::string* out, const auto& choice) { *out += choice.first; });
   return CLI::Validator(
-      [choices](std::string& text) -> std::string {
+      [choices, names](std::string& text) -> std::string {
         auto found = choices.find(text);
         if (found == choices.end()) {
-          return absl::StrCat(
-              "'", text, "' is not one of ",
-              absl::StrJoin(choices, ", ", [](std::string* out, const auto& c) {
-                *out += c.first;
-              }));
+          return absl::StrCat("'", text, "' is not one of ", names);
         }
         text = absl::StrCat(found->second);
         return "";
       },
-      "");
+      names, kChoiceName);
+}
+
+std::vector<std::string> ChoicesOf(const CLI::Option& option) {
+  try {
+    // Only reads; CLI11 has no const way to a validator.
+    return absl::StrSplit(const_cast<CLI::Option&>(option)
+                              .get_validator(kChoiceName)
+                              ->get_description(),
+                          ", ");
+  } catch (const CLI::OptionNotFound&) {
+    return {};
+  }
 }
 
 }  // namespace ratequant::cli

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 
@@ -28,12 +29,22 @@ CLI::Validator MemorySize();
 // A finite number of seconds above 0.
 CLI::Validator PositiveSeconds();
 
-// A time as "2026-11-24", "2026-11-24 08:04" or "2026-11-24T08:04:00Z", universal
-// unless an offset says otherwise, which is turned into seconds since 1970.
+// What a flag may be in the environment or a file: true or false.
+CLI::Validator TrueOrFalse();
+
+// The name of a file that can be opened.
+CLI::Validator ReadableFile();
+
+// A time as "2026-11-24", "2026-11-24 08:04" or "2026-11-24T08:04:00Z",
+// universal unless an offset says otherwise, which is turned into seconds since
+// 1970.
 CLI::Validator UniversalTime();
 
 // One of the names of `choices`, which is turned into its number.
 CLI::Validator Choice(const std::map<std::string, int>& choices);
+
+// The names an option's Choice takes; none for an option without one.
+std::vector<std::string> ChoicesOf(const CLI::Option& option);
 
 }  // namespace ratequant::cli
 

@@ -11,7 +11,7 @@ void AddVersionCommand(CLI::App& app, Session& session) {
   verb->callback([&session] {
     session.command = [&session] {
       if (session.json) {
-        session.Print(
+        return session.PrintJson(
             absl::StrCat("{\"version\": \"", RATEQUANT_VERSION,
                          "\", \"api\": \"ratequant.v1\", \"grpc\": \"",
                          grpc::Version(), "\"}\n"));

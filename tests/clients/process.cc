@@ -28,7 +28,9 @@ std::vector<std::string> Environment(const ProcessOptions& options) {
                 absl::StartsWith(variable, "LC_") ||
                 absl::StartsWith(variable, "LANG=") ||
                 absl::StartsWith(variable, "TERM=") ||
-                absl::StartsWith(variable, "NO_COLOR=");
+                absl::StartsWith(variable, "NO_COLOR=") ||
+                absl::StartsWith(variable, "HOME=") ||
+                absl::StartsWith(variable, "XDG_CONFIG_HOME=");
     if (!ours) variables.push_back(variable);
   }
   for (const auto& [name, value] : options.environment) {

@@ -16,7 +16,7 @@ namespace ratequant::testing {
 std::string Program(const std::string& name);
 
 struct ProcessOptions {
-  // Added to the environment. NO_COLOR, locale, terminal and RATEQUANT_*
+  // Added to the environment. NO_COLOR, locale, terminal, home and RATEQUANT_*
   // variables are not inherited.
   std::map<std::string, std::string> environment = {};
   // Runs it on a pseudo terminal of 100 columns: both outputs come as `out`.
