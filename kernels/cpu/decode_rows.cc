@@ -12,7 +12,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/bits-inl.h"
 #include "kernels/cpu/quantize-inl.h"
-#include "kernels/cpu/trellis-inl.h"
+#include "kernels/cpu/trellis_levels-inl.h"
 #include "kernels/cpu/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();

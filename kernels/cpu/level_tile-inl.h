@@ -18,7 +18,7 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/bits-inl.h"
 #include "kernels/cpu/code_levels-inl.h"
-#include "kernels/cpu/trellis-inl.h"
+#include "kernels/cpu/trellis_levels-inl.h"
 #include "kernels/cpu/vector-inl.h"
 #include "kernels/quantizers/bit_stream.h"
 #include "kernels/quantizers/gain_table.h"

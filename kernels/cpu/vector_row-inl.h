@@ -12,7 +12,7 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/quantize-inl.h"
 #include "kernels/cpu/sweep_kernels.h"
-#include "kernels/cpu/trellis-inl.h"
+#include "kernels/cpu/trellis_search-inl.h"
 #include "kernels/cpu/vector-inl.h"
 #include "kernels/quantizers/sweep/quantizer-inl.h"
 #include "ratequant/kv/bit_width.h"
