@@ -70,15 +70,20 @@ void RpcLoad::Start(const std::shared_ptr<Running>& running) {
   call->start = Clock::now();
   stub_.UnaryCall(&call->context, running->method, {}, &call->request,
                   &call->answer,
-                  [this, running, call](const grpc::Status& status) {
+                  [this, running, call](const grpc::Status& status) mutable {
                     const double seconds = SecondsSince(call->start);
+                    const size_t bytes = call->answer.Length();
+                    // The call holds its channel. The last one of a channel
+                    // must not end on this thread, which gRPC would join then;
+                    // Run returns, and the stub ends, after this.
+                    call.reset();
                     bool last = false;
                     {
                       std::lock_guard<std::mutex> lock(running->mutex);
                       Load& load = running->load;
                       if (status.ok()) {
                         load.latencies.push_back(seconds);
-                        load.answer_bytes = call->answer.Length();
+                        load.answer_bytes = bytes;
                       } else {
                         ++load.failures;
                       }

@@ -18,7 +18,7 @@ LAYERS, KV_HEADS, HEAD_DIM = 126, 8, 128
 SEQUENCES, LENGTH = 2, 128
 MIB = 1 << 20
 LAYER_BYTES = 4 * KV_HEADS * LENGTH * HEAD_DIM * 4  # K, V and their gradients in fp32.
-WORKER_LIMIT, WORKER_PROCESS = 22 * MIB, 64 * MIB
+WORKER_LIMIT, WORKER_PROCESS = 27 * MIB, 64 * MIB
 # Well below what the activations of all layers take.
 SAVED = 200 * MIB
 

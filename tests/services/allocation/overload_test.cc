@@ -42,7 +42,9 @@ class Flood {
     call->context.set_deadline(std::chrono::system_clock::now() + 60s);
     ++open_;
     stub_->async()->GetBitMap(&call->context, &call->request, &call->response,
-                              [this, call](const grpc::Status& status) {
+                              [this, call](const grpc::Status& status) mutable {
+                                // A channel must not end on gRPC's thread.
+                                call.reset();
                                 const std::lock_guard<std::mutex> lock(mutex_);
                                 ended_.push_back(FromGrpcStatus(status));
                                 --open_;
