@@ -191,32 +191,28 @@ std::vector<uint8_t> ReferenceCodec::EncodeSymmetricRow(
   return codes;
 }
 
-std::vector<uint8_t> ReferenceCodec::EncodeTurboquantRow(
-    const std::vector<float>& values, int token, uint8_t* section) const {
-  const int dim = options().head_dim;
+float ReferenceCodec::RotateAndMeasure(std::vector<float>& values) const {
   std::vector<float> squares;
   for (const float x : values) squares.push_back(x * x);
-  const float squared_norm = FoldSum(squares.data(), dim);
+  Rotate(signs().data(), values.data(), options().head_dim);
+  return FoldSum(squares.data(), options().head_dim);
+}
 
-  std::vector<float> rotated = values;
-  Rotate(signs().data(), rotated.data(), dim);
+std::vector<uint8_t> ReferenceCodec::EncodeTurboquantRow(
+    std::vector<float> values, int token, uint8_t* section) const {
+  const float squared_norm = RotateAndMeasure(values);
   const TurboquantRow row =
-      EncodeTurboquant(codebook(), row_scale(), squared_norm, rotated);
+      EncodeTurboquant(codebook(), row_scale(), squared_norm, values);
   StoreScale(section, token, 0, row.scale);
   return row.codes;
 }
 
-std::vector<uint8_t> ReferenceCodec::EncodeTcqRow(
-    const std::vector<float>& values, int token, uint8_t* section) const {
-  const int dim = options().head_dim;
-  std::vector<float> squares;
-  for (const float x : values) squares.push_back(x * x);
-  const float squared_norm = FoldSum(squares.data(), dim);
-
-  std::vector<float> rotated = values;
-  Rotate(signs().data(), rotated.data(), dim);
-  const TcqRow row = EncodeTcq(codebook(), options().width, row_scale(),
-                               squared_norm, rotated);
+std::vector<uint8_t> ReferenceCodec::EncodeTcqRow(std::vector<float> values,
+                                                  int token,
+                                                  uint8_t* section) const {
+  const float squared_norm = RotateAndMeasure(values);
+  const TcqRow row =
+      EncodeTcq(codebook(), options().width, row_scale(), squared_norm, values);
   section[params().ScaleOffset(token, 0)] = static_cast<uint8_t>(row.gain);
   return row.codes;
 }

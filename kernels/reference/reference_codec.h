@@ -30,9 +30,11 @@ class ReferenceCodec final : public CodecBase {
                                            int token, uint8_t* section) const;
   std::vector<uint8_t> EncodeSymmetricRow(const std::vector<float>& values,
                                           int token, uint8_t* section) const;
-  std::vector<uint8_t> EncodeTurboquantRow(const std::vector<float>& values,
-                                           int token, uint8_t* section) const;
-  std::vector<uint8_t> EncodeTcqRow(const std::vector<float>& values, int token,
+  // Rotates a row; returns the canonical sum of its squares.
+  float RotateAndMeasure(std::vector<float>& values) const;
+  std::vector<uint8_t> EncodeTurboquantRow(std::vector<float> values, int token,
+                                           uint8_t* section) const;
+  std::vector<uint8_t> EncodeTcqRow(std::vector<float> values, int token,
                                     uint8_t* section) const;
   std::vector<float> DecodeRow(const uint8_t* section, int token) const;
 
