@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The distortion sweep on the CPU against the same sweep in vectorised PyTorch.
 
-Both measure all default quantizers at 1 to 8 bits on one layer's K and V, on
+Both measure all default quantizers but tcq at 1 to 8 bits on one layer's K and V, on
 the same number of threads, in turns; their tables must agree.
 """
 

@@ -51,6 +51,10 @@ int Main(int argc, char** argv) {
   options.head_dim = std::atoi(argv[4]);
   options.threads = std::atoi(argv[5]);
   options.quantizers = DefaultQuantizers();
+  // Its search has no vectorised form in PyTorch to be compared with.
+  std::erase_if(options.quantizers, [](const QuantizerSpec& spec) {
+    return spec.kind == QuantizerKind::kTcq;
+  });
   const size_t count =
       static_cast<size_t>(options.kv_heads) * tokens * options.head_dim;
   const std::vector<float> data = ReadFloats(argv[1], 4 * count);
