@@ -56,8 +56,7 @@ class Decoder {
  private:
   static constexpr int kLanes = NumLanes(D());
 
-  // The row's codes, or what a trellis' codes stand for, with kBitSlack
-  // readable bytes behind them.
+  // The row's codes with kBitSlack readable bytes behind them.
   const uint8_t* RowCodes(int token) {
     const size_t offset =
         plan_.layout.codes_offset + token * plan_.layout.row_bytes;

@@ -191,17 +191,14 @@ class VectorRow {
     }
   }
 
-  HWY_INLINE void CodeByTrellis(float factor) {
+  void DecodeByTrellis(int w, float factor) {
     const D d;
     const auto factors = hn::Set(d, factor);
     for (int i = 0; i < dim(); i += kLanes) {
-      hn::Store(hn::Mul(hn::LoadU(d, values_ + i), factors), d, scaled_ + i);
+      hn::Store(hn::Mul(hn::LoadU(d, values_ + i), factors), d, products_ + i);
     }
-  }
-
-  void DecodeByTrellis(int w) {
     const Codebook& codebook = *plan_.trellis_codebooks[w];
-    trellis_.Code(scaled_, dim(), width(w), codebook.levels.data(), codes_,
+    trellis_.Code(products_, dim(), width(w), codebook.levels.data(), codes_,
                   levels_);
     for (int i = 0; i < dim(); ++i) decoded_[i] = codebook.units[levels_[i]];
   }
@@ -295,7 +292,6 @@ class VectorRow {
   HWY_ALIGN float rotated_[kMaxDim];
   HWY_ALIGN float decoded_[kMaxDim];
   HWY_ALIGN float products_[kMaxDim];
-  HWY_ALIGN float scaled_[kMaxDim];  // for the trellis
   uint8_t codes_[kMaxDim];
   uint8_t levels_[kMaxDim];
   TrellisCoder trellis_;

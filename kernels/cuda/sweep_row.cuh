@@ -204,19 +204,13 @@ class LaneRow {
       decoded_[octet][i] = codebooks_.units[entries + codes[octet][i]];
     });
   }
-  // The widths are coded one by one, by DecodeByTrellis.
-  __device__ __forceinline__ void CodeByTrellis(float factor) {
-    trellis_factor_ = factor;
-  }
-  __device__ __forceinline__ void DecodeByTrellis(int w) {
+  __device__ __forceinline__ void DecodeByTrellis(int w, float factor) {
     const TrellisTables& tables = codebooks_.trellises[width(w) - 1];
     Values z;
-    Each([&](int octet, int i) {
-      z[octet][i] = values_[octet][i] * trellis_factor_;
-    });
+    Each([&](int octet, int i) { z[octet][i] = values_[octet][i] * factor; });
     typename Lanes::Codes codes, indexes;
     TrellisSearch<Lanes>(width(w), tables, search_)
-        .Find(z, trellis_factor_ != 0.0f, codes, indexes);
+        .Find(z, factor != 0.0f, codes, indexes);
     Each([&](int octet, int i) {
       decoded_[octet][i] = tables.units[indexes[octet][i]];
     });
@@ -303,7 +297,6 @@ class LaneRow {
   Values x_, y_;
   Values values_;   // x, or x rotated
   Values decoded_;  // of `values_`
-  float trellis_factor_ = 0.0f;
   WarpErrors errors_;
 };
 

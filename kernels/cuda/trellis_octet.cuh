@@ -10,7 +10,7 @@
 
 namespace ratequant::kv::cuda {
 
-// TrellisIndexes in 32 bits, for all eight codes at once: index i is twice the
+// What eight codes stand for, in 32 bits and all at once: index i is twice the
 // i-th field of `upper`, of `width` bits, plus the lowest bit of the i-th of
 // `second`.
 struct TrellisOctet {

@@ -2,19 +2,16 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
-#include <mutex>
 #include <utility>
 
+#include "kernels/quantizers/codebook_cache.h"
 #include "kernels/quantizers/number.h"
 #include "kernels/quantizers/rotation.h"
 #include "ratequant/kv/bit_width.h"
 
 namespace ratequant::kv {
 namespace {
-
-constexpr int kMaxDimLog2 = 9;
 
 // Only + - * / and sqrt are used below, all exact to the last bit by IEEE 754,
 // so that every machine computes the same codebook.
@@ -222,18 +219,8 @@ Codebook MakeCodebook(int dim, int width, std::vector<float> levels) {
 }
 
 const Codebook& GetCodebook(int dim, int width) {
-  struct Entry {
-    std::once_flag once;
-    std::array<Codebook, kMaxCodeWidth> widths;
-  };
-  static std::array<Entry, kMaxDimLog2 + 1> cache;
-  Entry& entry = cache[std::countr_zero(static_cast<unsigned>(dim))];
-  std::call_once(entry.once, [&] {
-    for (int w = kMinCodeWidth; w <= kMaxCodeWidth; ++w) {
-      entry.widths[w - 1] = ComputeCodebook(dim, w);
-    }
-  });
-  return entry.widths[width - 1];
+  static CodebookCache<kMaxCodeWidth> cache(&ComputeCodebook);
+  return cache.Get(dim, width);
 }
 
 }  // namespace ratequant::kv

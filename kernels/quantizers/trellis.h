@@ -58,48 +58,12 @@ RQ_HOST_DEVICE inline float TrellisCost(float z, float level) {
   return error * error;
 }
 
-// Eight codes of `width` bits, at most kMaxTrellisWidth, to indexes of levels,
-// width + 1 bits each. `previous` holds the eight codes before them.
-RQ_HOST_DEVICE inline uint64_t TrellisIndexes(uint64_t codes, uint64_t previous,
-                                              int width) {
-  constexpr int kCodes = 8;
-  const uint64_t joined = previous >> (width * (kCodes - kTrellisMemory));
-  unsigned coded = 0;  // from kTrellisMemory elements before the first on
-#ifdef __CUDACC__
-#pragma unroll
-#endif
-  for (int i = 0; i < kTrellisMemory; ++i) {
-    coded |= static_cast<unsigned>(joined >> (i * width) & 1) << i;
-  }
-#ifdef __CUDACC__
-#pragma unroll
-#endif
-  for (int i = 0; i < kCodes; ++i) {
-    coded |= static_cast<unsigned>(codes >> (i * width) & 1)
-             << (i + kTrellisMemory);
-  }
-  const unsigned first = coded >> 4 ^ coded >> 3 ^ coded;
-  const unsigned second = coded >> 2;
-  const uint64_t rest = (uint64_t{1} << (width - 1)) - 1;
-  uint64_t indexes = 0;
-#ifdef __CUDACC__
-#pragma unroll
-#endif
-  for (int i = 0; i < kCodes; ++i) {
-    const uint64_t index = (codes >> (i * width + 1) & rest) << 2 |
-                           (first >> i & 1) << 1 | (second >> i & 1);
-    indexes |= index << (i * (width + 1));
-  }
-  return indexes;
-}
-
 // Finds the path of least squared error around the circle, one float after the
 // other.
 class TrellisPath {
  public:
   // z is [dim], scaled to the codebook, whose `levels` are [2^(width + 1)];
-  // element i lies at z[i * stride]. `decisions` is scratch, [dim]; `codes`,
-  // which may be the same memory as neither, are [dim] of `width` bits.
+  // element i lies at z[i * stride]. `decisions` is scratch, [dim].
   RQ_HOST_DEVICE TrellisPath(const float* z, int stride, int dim, int width,
                              const float* levels, uint16_t* decisions)
       : z_(z),

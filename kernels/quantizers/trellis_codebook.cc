@@ -1,17 +1,14 @@
 #include "kernels/quantizers/trellis_codebook.h"
 
 #include <array>
-#include <bit>
-#include <mutex>
 #include <utility>
 #include <vector>
 
+#include "kernels/quantizers/codebook_cache.h"
 #include "kernels/quantizers/trellis.h"
 
 namespace ratequant::kv {
 namespace {
-
-constexpr int kMaxDimLog2 = 9;
 
 // The positive levels, fp16 values. Fixed points of Lloyd's algorithm with
 // TrellisPath as the encoder, on 8,000 uniform unit vectors in R^128 times
@@ -43,18 +40,8 @@ Codebook MakeTrellisCodebook(int dim, int width) {
 }  // namespace
 
 const Codebook& GetTrellisCodebook(int dim, int width) {
-  struct Entry {
-    std::once_flag once;
-    std::array<Codebook, kMaxTrellisWidth> widths;
-  };
-  static std::array<Entry, kMaxDimLog2 + 1> cache;
-  Entry& entry = cache[std::countr_zero(static_cast<unsigned>(dim))];
-  std::call_once(entry.once, [&] {
-    for (int w = 1; w <= kMaxTrellisWidth; ++w) {
-      entry.widths[w - 1] = MakeTrellisCodebook(dim, w);
-    }
-  });
-  return entry.widths[width - 1];
+  static CodebookCache<kMaxTrellisWidth> cache(&MakeTrellisCodebook);
+  return cache.Get(dim, width);
 }
 
 }  // namespace ratequant::kv

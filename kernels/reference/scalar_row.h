@@ -99,11 +99,10 @@ class ScalarRow {
                               static_cast<int>(codebook.thresholds.size()))];
     });
   }
-  void CodeByTrellis(float factor) { factor_ = factor; }
-  void DecodeByTrellis(int w) {
+  void DecodeByTrellis(int w, float factor) {
     const Codebook& codebook = GetTrellisCodebook(dim_, width(w));
     std::vector<float> z(values_);
-    for (float& value : z) value *= factor_;
+    for (float& value : z) value *= factor;
     std::vector<uint16_t> decisions(dim_);
     TrellisPath(z.data(), 1, dim_, width(w), codebook.levels.data(),
                 decisions.data())
@@ -157,7 +156,6 @@ class ScalarRow {
   ErrorSums* const sums_;
   std::vector<float> values_;   // x, or x rotated
   std::vector<float> decoded_;  // of `values_`
-  float factor_ = 0;            // of CodeByTrellis
 };
 
 }  // namespace ratequant::kv

@@ -105,8 +105,7 @@ TEST(Trellis, ThePathIsTheBestThroughItsState) {
 
 class TrellisWidth : public testing::TestWithParam<int> {};
 
-// The decoder sees the levels that the search meant, and eight at a time they
-// are those one at a time.
+// The decoder sees the levels that the search meant.
 TEST_P(TrellisWidth, IndexesAreThoseOfTheSearch) {
   const int width = GetParam();
   TestRandom random(2);
@@ -114,20 +113,8 @@ TEST_P(TrellisWidth, IndexesAreThoseOfTheSearch) {
     const Path path = FindPath(UnitRow(random, dim), width);
     std::vector<uint8_t> packed(BytesOfCodes(width, dim));
     PackCodes(path.codes.data(), width, dim, packed.data());
-    const auto octet = [&](int first) {
-      uint64_t bits = 0;
-      for (int i = 0; i < 8; ++i) {
-        bits |= static_cast<uint64_t>(path.codes[first + i]) << (i * width);
-      }
-      return bits;
-    };
     for (int i = 0; i < dim; ++i) {
       EXPECT_EQ(TrellisLevelAt(packed.data(), width, dim, i), path.levels[i]);
-      const int first = i / 8 * 8;
-      const uint64_t indexes =
-          TrellisIndexes(octet(first), octet((first + dim - 8) % dim), width);
-      EXPECT_EQ(indexes >> (i % 8 * (width + 1)) & ((2u << width) - 1),
-                path.levels[i]);
     }
   }
 }

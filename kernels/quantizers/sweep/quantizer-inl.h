@@ -14,9 +14,9 @@
 //   Rotate()                  the row's values are now H (s * x) / sqrt(d)
 //   Decode(map)               decoded values: map(values)
 //   DecodeByCodebook(w, f)    the unit whose level is next to values * f
-//   CodeByTrellis(f)          codes values * f by a trellis, all widths that
-//   are DecodeByTrellis(w)        the units of what CodeByTrellis found Dot()
-//   values * decoded, in canonical order Scale(s)                  decoded *= s
+//   DecodeByTrellis(w, f)     the units that a trellis finds for values * f
+//   Dot()                     values * decoded, in canonical order
+//   Scale(s)                  decoded *= s
 //   MeasureRotated(w)         x^ = decoded values, rotated back
 // Every Measure is called once for each w.
 

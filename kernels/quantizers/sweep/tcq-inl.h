@@ -26,11 +26,10 @@ struct TcqSweep : SweepQuantizer {
     row.Rotate();
     const int gain = TcqGain(squared_norm);
     const float factor = TcqFactor(gain, row.dim());
-    row.CodeByTrellis(factor);
     RQ_SWEEP_LOOP
     for (int w = 0; w < row.num_widths(); ++w) {
       if (IsTrellisWidth(row.width(w))) {
-        row.DecodeByTrellis(w);
+        row.DecodeByTrellis(w, factor);
       } else {
         row.DecodeByCodebook(w, factor);
       }
