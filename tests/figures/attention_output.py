@@ -6,10 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from transformers.utils import logging
-
-from figures import Maker, difference, markdown_table
-from inputs import ROOT, model_folder, shared_folder
+from figures import Maker, difference, markdown_table, prepare
+from inputs import ROOT, model_folder
 from loss_folder import LossFolder
 from ratequant.evaluate import Evaluation
 from ratequant.evaluate.bundle import write_json
@@ -65,11 +63,7 @@ def main() -> int:
     parser.add_argument("--bits", type=float, nargs="+", default=BITS, help="budgets")
     parser.add_argument("--alone", choices=QUANTIZERS, nargs="+", default=QUANTIZERS, help="quantizers without others")
     arguments = parser.parse_args()
-    if not shared_folder().is_dir():
-        print(f"attention-output: no data at {shared_folder()}; set RATEQUANT_SHARED", file=sys.stderr)
-        return 1
-    logging.disable_progress_bar()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    prepare("attention-output", arguments.out)
     bits = tuple(arguments.bits)
     with Services(model_folder().parent, arguments.out / "data") as services:
         found = Maker(services, arguments.out, Status()).evaluate(

@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import DynamicCache
-from transformers.utils import logging
 
-from figures import QUANTIZERS, markdown_table
-from inputs import ROOT, model_folder, shared_folder, write_text
+from figures import QUANTIZERS, markdown_table, prepare
+from inputs import ROOT, model_folder, write_text
 from loss_folder import LossFolder
 from ratequant.cache import RateQuantCache
 from ratequant.capture import loading
@@ -256,11 +255,7 @@ def main() -> int:
     parser.add_argument("--tables", action="append", default=[], help="a variant, beside the calibration as it is; default: all")
     parser.add_argument("--budget", type=_budget, action="append", help="QUANTIZER:EFFECTIVE_BITS, QUANTIZER may be 'any'; default: all six")
     arguments = parser.parse_args()
-    if not shared_folder().is_dir():
-        print(f"estimates: no data at {shared_folder()}; set RATEQUANT_SHARED", file=sys.stderr)
-        return 1
-    logging.disable_progress_bar()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    prepare("estimates", arguments.out)
     with Services(model_folder().parent, arguments.out / "estimates-data") as services:
         study = Study(services, arguments.out, Status())
         rows = []

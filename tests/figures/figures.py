@@ -85,6 +85,15 @@ class Maker:
         )
 
 
+def prepare(name: str, out: Path) -> None:
+    """Makes the folder that the figures called `name` go to, and keeps transformers
+    quiet. Ends the program where there is no data."""
+    if not shared_folder().is_dir():
+        sys.exit(f"{name}: no data at {shared_folder()}; set RATEQUANT_SHARED")
+    logging.disable_progress_bar()
+    out.mkdir(parents=True, exist_ok=True)
+
+
 def measure_reference_maps(results: list[ReferenceResult], status: Status) -> list[dict]:
     """Perplexities of the reference's own maps, through this project's cache."""
     model = load_model(str(model_folder()))
@@ -269,11 +278,7 @@ def main() -> int:
     parser.add_argument("--subset", action="store_true", help="a few rows only")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "figures")
     arguments = parser.parse_args()
-    if not shared_folder().is_dir():
-        print(f"figures: no data at {shared_folder()}; set RATEQUANT_SHARED", file=sys.stderr)
-        return 1
-    logging.disable_progress_bar()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    prepare("figures", arguments.out)
     status = Status()
     with Services(model_folder().parent, arguments.out / "data") as services:
         maker = Maker(services, arguments.out, status)

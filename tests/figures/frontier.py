@@ -9,10 +9,8 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-from transformers.utils import logging
-
-from figures import Maker, difference, find_row, markdown_table
-from inputs import ROOT, model_folder, shared_folder
+from figures import Maker, difference, find_row, markdown_table, prepare
+from inputs import ROOT, model_folder
 from loss_folder import LossFolder
 from ratequant import report
 from ratequant.evaluate import Evaluation
@@ -159,11 +157,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "figures")
     arguments = parser.parse_args()
-    if not shared_folder().is_dir():
-        print(f"frontier: no data at {shared_folder()}; set RATEQUANT_SHARED", file=sys.stderr)
-        return 1
-    logging.disable_progress_bar()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    prepare("frontier", arguments.out)
     with Services(model_folder().parent, arguments.out / "data") as services:
         found = measure(Maker(services, arguments.out, Status()), LossFolder(arguments.out / "frontier-losses"))
     write_json(arguments.out / "frontier.json", found.rows)

@@ -11,11 +11,10 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.utils import logging
 
-from figures import markdown_table
+from figures import markdown_table, prepare
 from frontier import ALL, PAGE_TOKENS
-from inputs import ROOT, model_folder, shared_folder, write_text
+from inputs import ROOT, model_folder, write_text
 from ratequant import BitMap, Client, RateQuantCache
 from ratequant.evaluate.bundle import write_json
 from ratequant.evaluate.perplexity import load_model
@@ -87,11 +86,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "figures")
     parser.add_argument("--bits", type=float, nargs="+", default=BITS, help="budgets")
     arguments = parser.parse_args()
-    if not shared_folder().is_dir():
-        print(f"generation: no data at {shared_folder()}; set RATEQUANT_SHARED", file=sys.stderr)
-        return 1
-    logging.disable_progress_bar()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    prepare("generation", arguments.out)
     calibration, held_out = (write_text(name, arguments.out).read_text(encoding="utf-8") for name in ("valid", "test-head"))
     model, tokenizer = load_model(str(model_folder())), AutoTokenizer.from_pretrained(model_folder())
     prompts = torch.from_numpy(token_sequences(model_folder(), held_out, PROMPTS, PROMPT_TOKENS).astype("int64"))

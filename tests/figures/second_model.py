@@ -15,11 +15,10 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-from transformers.utils import logging
 
-from figures import Maker
+from figures import Maker, prepare
 from frontier import frontier_table, measure
-from inputs import ROOT, shared_folder, write_text
+from inputs import ROOT, write_text
 from loss_folder import LossFolder
 from ratequant.evaluate.bundle import write_json
 from ratequant.evaluate.status import Status
@@ -84,11 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "figures")
     arguments = parser.parse_args()
-    if not shared_folder().is_dir():
-        print(f"second-model: no data at {shared_folder()}; set RATEQUANT_SHARED", file=sys.stderr)
-        return 1
-    logging.disable_progress_bar()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    prepare("second-model", arguments.out)
     text = write_text("valid", arguments.out).read_text(encoding="utf-8")
     folder = arguments.out / "models" / "qwen3-wikitext"
     folder.parent.mkdir(exist_ok=True)
